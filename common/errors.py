@@ -7,6 +7,7 @@ Everything a caller can be told went wrong, as one tree.
   + ForbiddenOrigin          403  forbidden_origin
   + NotFound                 404  not_found
   + MethodNotAllowed         405  method_not_allowed
+  + RequestTimeout           408  request_timeout
   + IdempotencyConflict      409  idempotency_conflict
   + PayloadTooLarge          413  payload_too_large
   + UnsupportedMediaType     415  unsupported_media_type
@@ -108,6 +109,14 @@ class MethodNotAllowed(ServiceError):
     code = "method_not_allowed"
     status = 405
     title = "Method not allowed"
+
+
+class RequestTimeout(ServiceError):
+    """The body came too slowly."""
+
+    code = "request_timeout"
+    status = 408
+    title = "Request timeout"
 
 
 class IdempotencyConflict(ServiceError):

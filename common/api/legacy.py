@@ -1,0 +1,31 @@
+"""The first public form of this API, kept for those who built on it."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+
+from common.api.jobs import Owner, file_response, known_id
+from common.api.schema import PROBLEMS
+from common.errors import NotFound
+from common.jobs.view import legacy_view
+from common.runtime import Runtime
+
+
+def routes(runtime: Runtime) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(tags=["first form"], responses=PROBLEMS)
+
+    @router.get("/status/{job_id}")
+    async def status(job_id: str, owner: Owner) -> Response:
+        job = await runtime.ledger.get(known_id(job_id), owner)
+        return JSONResponse(legacy_view(job))
+
+    @router.get("/download/{job_id}", response_class=FileResponse)
+    async def download(job_id: str, owner: Owner, request: Request) -> Response:
+        job = await runtime.ledger.get(known_id(job_id), owner)
+        if not job.outputs:
+            raise NotFound("the job has no video yet")
+        return file_response(runtime, job, job.outputs[0].name, request)
+
+    return router

@@ -1,0 +1,171 @@
+"""What the OpenAPI document says of bodies that routes build or read by themselves."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from common.job import Status
+from common.request import Request
+from common.service import Service
+
+
+class ProgressView(BaseModel):
+    """How far a run is, over the whole graph."""
+
+    value: float = Field(ge=0, le=1, description="Never goes back.")
+    stage: str
+    step: int | None
+    steps: int | None
+    node: str | None
+    eta_s: float | None
+
+
+class OutputView(BaseModel):
+    """A file that is whole and was checked."""
+
+    name: str
+    kind: Literal["video", "image"]
+    content_type: str
+    size_bytes: int
+    sha256: str
+    width: int
+    height: int
+    frames: int | None
+    fps: float | None
+    duration_s: float | None
+    url: str
+    poster_url: str | None
+
+
+class JobErrorView(BaseModel):
+    """Why a job failed, and what to do."""
+
+    code: str
+    message: str
+    hint: str | None
+    node: str | None
+    retryable: bool
+
+
+class TimingsView(BaseModel):
+    """Seconds."""
+
+    queue_s: float | None
+    run_s: float | None
+    total_s: float | None
+    nodes: dict[str, float]
+
+
+class UrlsView(BaseModel):
+    """Where to go on, relative to the service."""
+
+    self: str
+    events: str
+    cancel: str
+
+
+class JobView(BaseModel):
+    """A job."""
+
+    id: str
+    job_id: str
+    service: str
+    engine: Literal["comfyui", "embedded"]
+    status: Status
+    queue_position: int | None
+    attempt: int
+    priority: int
+    progress: ProgressView
+    request: dict[str, Any]
+    created_at: str
+    started_at: str | None
+    completed_at: str | None
+    expires_at: str | None
+    outputs: list[OutputView]
+    error: JobErrorView | None
+    timings: TimingsView
+    urls: UrlsView
+
+
+class JobList(BaseModel):
+    """A page of jobs, newest first."""
+
+    jobs: list[JobView]
+    next_cursor: str | None
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field."""
+
+    field: str
+    message: str
+    hint: str | None = None
+
+
+class Problem(BaseModel):
+    """Any refusal (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[FieldProblem]
+    request_id: str
+
+
+class UploadView(BaseModel):
+    """A stored file; its id is taken wherever a file is."""
+
+    id: str
+    kind: str
+    content_type: str
+    size_bytes: int
+    width: int | None
+    height: int | None
+    duration_s: float | None
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "description": "Refused; nothing was stored.",
+        "content": {
+            "application/problem+json": {"schema": Problem.model_json_schema()}
+        },
+    }
+}
+
+
+def request_body(service: Service) -> dict[str, Any]:
+    """Return the OpenAPI of the body: JSON, or multipart with files as parts."""
+    schema = service.request.model_json_schema()
+    example = examples(service.request)
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": schema, "examples": example},
+                "multipart/form-data": {"schema": multipart(service.request)},
+            },
+        }
+    }
+
+
+def multipart(request: type[Request]) -> dict[str, Any]:
+    """Return the schema with binary parts where files go."""
+    schema = request.model_json_schema()
+    for name in request.media_fields():
+        schema["properties"][name] = {"type": "string", "format": "binary"}
+    return schema
+
+
+def examples(request: type[Request]) -> dict[str, Any]:
+    """Return a small request, and one that starts from a picture."""
+    prompt = "a red fox trotting through fresh snow, morning light"
+    found = {"text": {"summary": "From a prompt", "value": {"prompt": prompt}}}
+    if "image" in request.model_fields:
+        value = {"prompt": prompt, "image": "https://example.com/fox.png", "seed": 42}
+        found["image"] = {"summary": "From a picture", "value": value}
+    return found

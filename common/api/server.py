@@ -1,0 +1,87 @@
+"""
+Serve an application until told to stop, and then without losing a job.
+
+uvicorn alone never exits while a watcher's stream is open. On the first SIGTERM or
+SIGINT the service drains while it still answers, then closes; on the second it goes at
+once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+
+from common.api.app import create
+from common.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+STREAMS_S = 3  # watchers have had their last frame by then
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that drains its runtime before it stops."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        settings = runtime.settings
+        config = uvicorn.Config(
+            create(runtime),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=STREAMS_S,
+            timeout_keep_alive=65,  # longer than a proxy keeps its side idle
+            ws_max_size=64 * 1024,
+            h11_max_incomplete_event_size=64 * 1024,
+            lifespan="on",
+        )
+        super().__init__(config)
+        self._runtime = runtime
+        self._draining: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Drain on the first signal, stop at once on the second."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {one: signal.signal(one, self._later(loop)) for one in signals}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+    def _later(self, loop: asyncio.AbstractEventLoop) -> signal.Handlers:
+        def handle(_signal: int, _frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self.stop)
+
+        return handle  # type: ignore[return-value]  # a callable, as signal() takes
+
+    def stop(self) -> None:
+        """Begin to stop; the second time, at once."""
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain(), name="drain")
+        else:
+            self.should_exit = True
+            self.force_exit = True
+
+    async def _drain(self) -> None:
+        try:
+            await self._runtime.drain()
+        finally:
+            self.should_exit = True
+
+
+def serve(runtime: Runtime, listener: socket.socket | None = None) -> None:
+    """Serve until stopped; `listener` is a bound socket, when the caller made one."""
+    server = Server(runtime)
+    asyncio.run(server.serve([listener] if listener else None))

@@ -1,0 +1,21 @@
+"""
+The nodes, by class: `function(run, **inputs)` returns outputs or what it has shown.
+
+A class that is not in this table is not in /object_info and is refused as unknown.
+"""
+
+from __future__ import annotations
+
+from common.engine.execute import Nodes
+from common.engine.nodes import images, latents, loaders, sampling, video
+
+NODES = Nodes(
+    functions={
+        **loaders.NODES,
+        **images.NODES,
+        **latents.NODES,
+        **sampling.NODES,
+        **video.NODES,
+    },
+    stamps={**images.STAMPS},
+)

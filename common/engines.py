@@ -1,0 +1,207 @@
+"""
+The engines of a service: ComfyUIs that somebody else runs, or a child of our own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shlex
+import shutil
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from common.comfy import Comfy
+from common.comfy.commands import comfyui_command, embedded_command
+from common.comfy.process import EngineDidNotStart, LocalEngine
+from common.settings import BadSettings, Settings
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 5.0
+
+
+class RemoteEngine:
+    """A ComfyUI at an address; whoever runs it restarts it."""
+
+    ours = False
+
+    def __init__(self, url: str) -> None:
+        self.comfy = Comfy(url)
+
+    async def start(self) -> None:
+        """Begin to connect."""
+        await self.comfy.start()
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self.comfy.aclose()
+
+    async def restart(self) -> None:
+        """Do what can be done from afar: open a fresh socket."""
+        log.warning("%s needs a restart, and is not ours to restart", self.comfy.url)
+        await self.comfy.reconnect()
+
+    def killed_by_kernel(self) -> bool:
+        """Unknown from afar."""
+        return False
+
+    def tidy(self, prompt_id: str) -> None:
+        """Leave its output folder alone: it is on another machine."""
+
+    def trouble(self) -> str | None:
+        """Say why it cannot be used, if it cannot."""
+        if self.comfy.socket_alive:
+            return None
+        return f"no ComfyUI answers at {self.comfy.url}"
+
+
+class OwnEngine:
+    """An engine that we start, watch over, and end."""
+
+    ours = True
+
+    def __init__(self, process: LocalEngine, output_folder: Path | None) -> None:
+        self.comfy = Comfy(process.url)
+        self._process = process
+        self._output_folder = output_folder
+        self._starting: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to start it; loading torch takes long, and jobs can wait meanwhile."""
+        await self.comfy.start()
+        self._starting = asyncio.create_task(self._start(), name="engine start")
+
+    async def _start(self) -> None:
+        while True:
+            try:
+                await self._process.start()
+            except EngineDidNotStart as error:
+                log.error("%s", error)  # noqa: TRY400 - it says it all
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    async def aclose(self) -> None:
+        """End it."""
+        if self._starting is not None:
+            self._starting.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._starting
+        await self.comfy.aclose()
+        await self._process.aclose()
+
+    async def restart(self) -> None:
+        """Kill it and start it again."""
+        try:
+            await self._process.restart()
+        except EngineDidNotStart as error:
+            log.error("%s", error)  # noqa: TRY400 - it says it all
+        await self.comfy.reconnect()
+
+    def killed_by_kernel(self) -> bool:
+        """Tell whether its last death was for want of host memory."""
+        deaths = self._process.deaths
+        return bool(deaths) and deaths[-1].oom_killed
+
+    def tidy(self, prompt_id: str) -> None:
+        """Remove a collected prompt's own folder from the engine's output."""
+        if self._output_folder is not None:
+            shutil.rmtree(self._output_folder / "wan" / prompt_id, ignore_errors=True)
+
+    def trouble(self) -> str | None:
+        """Say why it cannot be used, if it cannot."""
+        if self.comfy.socket_alive:
+            return None
+        return self._process.trouble or "the engine is starting"
+
+
+AnyEngine = RemoteEngine | OwnEngine
+
+
+def of(settings: Settings, data: Path) -> list[AnyEngine]:
+    """
+    Return the engines that the settings ask for, not started.
+
+    Raises:
+        BadSettings: they ask for ComfyUI without saying where it is.
+    """
+    if settings.engine_kind == "embedded":
+        port = engine_port(settings)
+        folder = data / "engine"
+        command = embedded_command(port, folder, settings.engine_speed)
+        root = Path(__file__).parent.parent
+        return [_own(command, port, data, cwd=root, output=folder / "output")]
+    if settings.engine_urls:
+        return [RemoteEngine(url) for url in settings.engine_urls]
+    port = engine_port(settings)
+    if settings.comfyui_dir is not None:
+        folder = settings.comfyui_dir
+        if not (folder / "main.py").is_file():
+            raise BadSettings("COMFYUI_DIR: there is no main.py in that folder")
+        command = comfyui_command(
+            folder, _python_of(folder), port, settings.comfy_launch_args
+        )
+        return [_own(command, port, data, cwd=folder, output=folder / "output")]
+    if settings.comfyui_cmd:
+        command = _words(settings.comfyui_cmd, port)
+        return [_own(command, port, data, cwd=None, output=None)]
+    raise BadSettings(
+        "WAN_ENGINE is comfyui, so set COMFYUI_URL to its address, or COMFYUI_DIR to"
+        " its folder, or COMFYUI_CMD to the command that starts it on port {port}"
+    )
+
+
+def _own(
+    command: list[str], port: int, data: Path, *, cwd: Path | None, output: Path | None
+) -> OwnEngine:
+    process = LocalEngine(
+        command,
+        url=f"http://127.0.0.1:{port}",
+        log_file=data / "engine.log",
+        cwd=cwd,
+    )
+    return OwnEngine(process, output)
+
+
+def _words(command: str, port: int) -> list[str]:
+    return shlex.split(command.replace("{port}", str(port)), posix=os.name != "nt")
+
+
+def _python_of(folder: Path) -> str:
+    """Return the Python of ComfyUI's own environment, else ours."""
+    for name in (".venv", "venv"):
+        for python in (
+            folder / name / "bin" / "python",
+            folder / name / "Scripts" / "python.exe",
+        ):
+            if python.is_file():
+                return str(python)
+    return sys.executable
+
+
+def engine_port(settings: Settings) -> int:
+    """Return the engine's port: the one asked for, or the next free one from 8188."""
+    if "engine_port" in settings.model_fields_set and settings.engine_port:
+        return settings.engine_port
+    return next_free("127.0.0.1", settings.engine_port)
+
+
+def next_free(host: str, first: int) -> int:
+    """Return the first port from `first` that nobody listens on; 0 = any."""
+    for port in (*range(first, first + 100), 0) if first else (0,):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            if sys.platform != "win32":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            found: tuple[Any, ...] = probe.getsockname()
+            return int(found[1])
+    raise BadSettings(f"no free port from {first}")

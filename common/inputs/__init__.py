@@ -1,0 +1,1 @@
+"""What callers hand in as files: where it comes from, how it is fetched and checked."""

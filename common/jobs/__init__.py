@@ -1,0 +1,1 @@
+"""Jobs: kept, ordered, run, watched, and cleaned away."""

@@ -1,0 +1,123 @@
+"""
+Who watches a job is sent whole jobs, as they change. In memory; nobody else's I/O.
+
+A change is rendered once and shared by all watchers. Nobody has a queue of their own:
+a watcher that is slow skips to what is still kept, so a thousand of them cost no more
+memory than one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+# A reconnect within this many changes misses nothing; a run makes about a hundred.
+KEPT = 256
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One job as it stood at `version`, as JSON text."""
+
+    version: int
+    data: str
+    terminal: bool
+
+
+@dataclass(frozen=True)
+class Still:
+    """A new preview image is there."""
+
+    number: int
+
+
+@dataclass
+class Topic:
+    """What is kept of one live job for its watchers."""
+
+    frames: deque[Frame] = field(default_factory=lambda: deque(maxlen=KEPT))
+    preview: bytes | None = None
+    preview_type: str = "image/jpeg"
+    previews: int = 0
+    watchers: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def wake(self) -> None:
+        """Wake everybody who waits now."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class Bus:
+    """The topics of the jobs that are not over."""
+
+    def __init__(self) -> None:
+        self._topics: dict[str, Topic] = {}
+
+    def publish(self, job_id: str, frame: Frame) -> None:
+        """Tell the watchers; a terminal frame is the last and closes the topic."""
+        topic = self._topics.setdefault(job_id, Topic())
+        topic.frames.append(frame)
+        topic.wake()
+        if frame.terminal:
+            del self._topics[job_id]  # watchers hold on to it until they have read it
+
+    def show(self, job_id: str, image: bytes, content_type: str) -> None:
+        """Replace the newest preview."""
+        if topic := self._topics.get(job_id):
+            topic.preview, topic.preview_type = image, content_type
+            topic.previews += 1
+            topic.wake()
+
+    def preview(self, job_id: str) -> tuple[bytes, str] | None:
+        """Return the newest preview and its type."""
+        topic = self._topics.get(job_id)
+        if topic is None or topic.preview is None:
+            return None
+        return topic.preview, topic.preview_type
+
+    def watched(self, job_id: str) -> bool:
+        """Tell whether anybody watches."""
+        topic = self._topics.get(job_id)
+        return topic is not None and topic.watchers > 0
+
+    def watchers(self) -> int:
+        """Return how many watch, over all jobs."""
+        return sum(topic.watchers for topic in self._topics.values())
+
+    async def watch(
+        self, job_id: str, after: int | None = None
+    ) -> AsyncIterator[Frame | Still]:
+        """
+        Yield the job now and after each change, until it is over.
+
+        With `after`, the version a watcher saw last, yield each later one that is kept
+        and the present one in any case. A job without a topic yields nothing.
+        """
+        topic = self._topics.get(job_id)
+        if topic is None:
+            return
+        topic.watchers += 1
+        try:
+            seen = topic.frames[-1].version - 1
+            if after is not None and after < topic.frames[-1].version:
+                seen = after
+            elif after is not None:
+                seen = topic.frames[-1].version
+            shown = 0 if topic.preview is None else topic.previews - 1
+            while True:
+                changed = topic.changed
+                for frame in [f for f in topic.frames if f.version > seen]:
+                    yield frame
+                    seen = frame.version
+                    if frame.terminal:
+                        return
+                if topic.previews > shown:
+                    shown = topic.previews
+                    yield Still(shown)
+                if topic.changed is changed:
+                    await changed.wait()
+        finally:
+            topic.watchers -= 1

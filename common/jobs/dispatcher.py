@@ -1,0 +1,422 @@
+"""
+Who runs which job, and what becomes of an attempt's outcome.
+
+One slot per engine: ComfyUI gets one job at a time, and order, priority, cancel and
+limits stay ours. While the finished video of one job is copied and checked, the slot
+gives ComfyUI the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from common.comfy import (
+    Absent,
+    Comfy,
+    EngineUnreachable,
+    OutputMissing,
+    OutputTooLarge,
+)
+from common.errors import NoSpace
+from common.job import (
+    CancelAsked,
+    Canceled,
+    Change,
+    Deferred,
+    Failed,
+    Job,
+    JobError,
+    Output,
+    Requeued,
+    Status,
+    Succeeded,
+)
+from common.jobs.files import Files
+from common.jobs.ledger import Ledger, now
+from common.jobs.queue import Waiting
+from common.jobs.runner import (
+    Broken,
+    Done,
+    Lost,
+    Outcome,
+    Postponed,
+    Runner,
+    Stopped,
+)
+from common.outputs import BadOutput
+
+log = logging.getLogger(__name__)
+
+MAX_OUTPUT_BYTES = 4 << 30
+READY_POLL_S = 30.0
+
+
+class Engine(Protocol):
+    """An engine and, when it is a child of ours, the means to restart it."""
+
+    comfy: Comfy
+    ours: bool  #: a child of this process, which ends with it
+
+    async def restart(self) -> None:
+        """Kill and start it again; does nothing for an engine that is not ours."""
+
+    def killed_by_kernel(self) -> bool:
+        """Tell whether its last death was for want of host memory."""
+
+    def tidy(self, prompt_id: str) -> None:
+        """Remove what a collected prompt left in the engine's output folder."""
+
+
+class Publisher(Protocol):
+    """Check a file against a request and publish it; runs in a thread."""
+
+    def __call__(self, source: Path, folder: Path, job: Job) -> tuple[Output, ...]:
+        """Return what was published; raises BadOutput or NoSpace."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """An earlier process published the outputs and died before it said so."""
+
+    outputs: tuple[Output, ...]
+
+
+class Dispatcher:
+    """Keeps every engine busy as long as jobs wait."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        waiting: Waiting,
+        runner: Runner,
+        files: Files,
+        engines: list[Engine],
+        publish: Publisher,
+        output_node: str,
+        max_attempts: int,
+    ) -> None:
+        self._ledger = ledger
+        self._waiting = waiting
+        self._runner = runner
+        self._files = files
+        self._engines = engines
+        self._publish = publish
+        self._output_node = output_node
+        self._max_attempts = max_attempts
+        self._slots: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._busy: set[str] = set()  #: jobs that a slot runs
+        self._recovered: set[str] = set()  #: may be in an engine from before
+        self._collecting = asyncio.Semaphore(2)
+        self.draining = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether every slot works."""
+        return bool(self._slots) and not any(slot.done() for slot in self._slots)
+
+    @property
+    def busy(self) -> int:
+        """How many jobs run now."""
+        return len(self._busy)
+
+    async def start(self) -> None:
+        """Take up what an earlier process left, and begin to run jobs."""
+        for job in await self._ledger.recover():
+            self._recovered.add(job.id)
+            if job.status is Status.QUEUED:
+                self._waiting.put(job.id, job.priority)
+            else:
+                self._waiting.put_first(job.id)
+        self._slots = [
+            asyncio.create_task(self._serve(engine), name=f"slot {engine.comfy.url}")
+            for engine in self._engines
+        ]
+
+    async def drain(self, grace_s: float) -> None:
+        """
+        Stop taking jobs, and give the running ones `grace_s` to finish.
+
+        What is not over by then stays open in the store, and the next process adopts
+        it from ComfyUI or runs it again.
+        """
+        self.draining = True
+        end = asyncio.get_running_loop().time() + grace_s
+        while self._busy or self._tasks:
+            if asyncio.get_running_loop().time() > end:
+                log.warning("%d jobs are left for the next start", len(self._busy))
+                return
+            await asyncio.sleep(0.05)
+
+    async def aclose(self) -> None:
+        """Stop every slot at once. An engine of ours goes too: its job was not run."""
+        tasks = [*self._slots, *self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if all(engine.ours for engine in self._engines):
+            for job_id in self._ledger.open_ids():
+                job = self._ledger.live(job_id)
+                if job is not None and job.status is Status.RUNNING:
+                    await self._ledger.change(job_id, Deferred())
+
+    async def cancel(self, job: Job) -> Job:
+        """Cancel a job that is not over; returns it as it stands then."""
+        changed = await self._ledger.change(job.id, CancelAsked(now()))
+        self._waiting.remove(job.id)
+        if changed.status is Status.CANCELING:
+            self._spawn(self._cancel_run(job.id))
+        else:
+            self._ledger.queue_moved()
+        return changed
+
+    async def _cancel_run(self, job_id: str) -> None:
+        """Tell the run; a job between attempts, or not adopted yet, has none."""
+        if await self._runner.cancel(job_id) or job_id in self._busy:
+            return
+        for engine in self._engines:
+            with suppress(EngineUnreachable):
+                await engine.comfy.cancel(job_id)
+        await self._ledger.insist(job_id, Canceled(now()))
+
+    async def _serve(self, engine: Engine) -> None:
+        """Run jobs on one engine for ever."""
+        while True:
+            if not await self._ready(engine):
+                continue
+            job_id = await self._waiting.next()
+            if self.draining or not engine.comfy.reachable:
+                self._waiting.put_first(job_id)
+                await asyncio.sleep(0.05)
+                continue
+            job = self._ledger.live(job_id)
+            if job is None:
+                continue
+            self._busy.add(job_id)
+            try:
+                outcome = await self._attempt(job, engine)
+                await self._settle(job_id, outcome, engine)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                log.exception("%s: the slot failed", job_id)
+                await self._fail(job_id, _ours(error))
+            finally:
+                self._busy.discard(job_id)
+                self._ledger.queue_moved()
+
+    async def _ready(self, engine: Engine) -> bool:
+        if self.draining:
+            await asyncio.sleep(0.05)
+            return False
+        if engine.comfy.socket_alive:
+            return True
+        try:
+            await engine.comfy.wait_until_ready(READY_POLL_S)
+        except EngineUnreachable:
+            return False
+        return True
+
+    async def _attempt(self, job: Job, engine: Engine) -> Outcome | Published:
+        """Run a job; one from before a restart is adopted where it still is."""
+        if job.id in self._recovered:
+            if outputs := await self._published(job):
+                self._recovered.discard(job.id)
+                return Published(outputs)
+            home = await self._home(job, engine)
+            self._recovered.discard(job.id)
+            if home is not None:
+                log.info("%s is adopted from %s", job.id, home.comfy.url)
+                return await self._adopt(job, home)
+            if job.status is Status.CANCELING:
+                return Stopped()
+            if job.status is Status.RUNNING:
+                return Lost(_lost_in_restart())
+        return await self._runner.run(job, engine.comfy)
+
+    async def _published(self, job: Job) -> tuple[Output, ...]:
+        """Find what was published just before the process died; it was checked."""
+        folder = self._files.job(job.id)
+        for file in folder.glob("video.mp4"):
+            with suppress(BadOutput):
+                return await asyncio.to_thread(self._publish, file, folder, job)
+        return ()
+
+    async def _adopt(self, job: Job, engine: Engine) -> Outcome:
+        if job.status is Status.CANCELING:
+            self._spawn(self._repeat_cancel(job.id))
+        return await self._runner.run(job, engine.comfy, adopt=True)
+
+    async def _repeat_cancel(self, job_id: str) -> None:
+        await self._runner.cancel(job_id)
+
+    async def _home(self, job: Job, engine: Engine) -> Engine | None:
+        """Return the engine that knows this attempt, asking the slot's own first."""
+        for candidate in sorted(self._engines, key=lambda e: e is not engine):
+            with suppress(EngineUnreachable):
+                state = await candidate.comfy.state(job.prompt_id)
+                if not isinstance(state, Absent):
+                    return candidate
+        return None
+
+    async def _settle(
+        self, job_id: str, outcome: Outcome | Published, engine: Engine
+    ) -> None:
+        """Turn an attempt's outcome into the job's next state."""
+        match outcome:
+            case Published(outputs=outputs):
+                await self._end(job_id, Succeeded(outputs, {}, now()))
+            case Done():
+                self._spawn(self._collect(job_id, outcome, engine))
+            case Stopped():
+                await self._end(job_id, Canceled(now()))
+            case Postponed():
+                await self._again(job_id, Deferred())
+                await asyncio.sleep(0.5)
+            case Lost(error=error, restart=restart):
+                if restart:
+                    await engine.restart()
+                await self._try_again(job_id, error, engine)
+            case Broken(error=error, restart=restart):
+                if restart:
+                    await engine.restart()
+                if error.code == "out_of_memory":
+                    await self._after_oom(job_id, error, engine)
+                else:
+                    await self._fail(job_id, error)
+
+    async def _after_oom(self, job_id: str, error: JobError, engine: Engine) -> None:
+        """Unload the models, which may be another workflow's, and try once more."""
+        with suppress(EngineUnreachable):
+            await engine.comfy.free()
+        job = self._ledger.live(job_id)
+        if job is not None and job.attempt == 1 and self._max_attempts > 1:
+            await self._try_again(job_id, error, engine)
+        else:
+            await self._fail(job_id, error)
+
+    async def _try_again(self, job_id: str, error: JobError, engine: Engine) -> None:
+        job = self._ledger.live(job_id)
+        if job is None:
+            return
+        if job.status is Status.CANCELING:
+            await self._end(job_id, Canceled(now()))
+        elif job.attempt >= self._max_attempts:
+            if error.code == "engine_lost" and engine.killed_by_kernel():
+                error = _host_memory()
+            await self._fail(job_id, error)
+        else:
+            log.warning("%s: %s; trying again", job_id, error.message)
+            await self._again(job_id, Requeued())
+
+    async def _again(self, job_id: str, change: Change) -> None:
+        job = self._ledger.live(job_id)
+        if job is not None and job.status is Status.RUNNING:
+            job = await self._ledger.insist(job_id, change)
+        if job is not None and job.status is Status.QUEUED:
+            self._waiting.put_first(job_id)
+        elif job is not None and job.status is Status.CANCELING:
+            await self._end(job_id, Canceled(now()))
+
+    async def _fail(self, job_id: str, error: JobError) -> None:
+        job = self._ledger.live(job_id)
+        if job is not None and job.status is Status.CANCELING:
+            await self._end(job_id, Canceled(now()))
+        else:
+            await self._end(job_id, Failed(error, now()))
+
+    async def _end(self, job_id: str, change: Change) -> None:
+        await self._ledger.insist(job_id, change)
+
+    async def _collect(self, job_id: str, done: Done, engine: Engine) -> None:
+        """Copy the declared output node's file here, check it, publish it."""
+        job = self._ledger.live(job_id)
+        if job is None:
+            return
+        self._busy.add(job_id)
+        try:
+            async with self._collecting:
+                outputs = await self._fetch(job, done, engine)
+        except (OutputMissing, _NothingSaved) as error:
+            await self._bad(job, JobError("no_output", str(error), _RERUN), engine)
+        except (BadOutput, OutputTooLarge) as error:
+            await self._bad(job, JobError("bad_output", str(error), _RERUN), engine)
+        except NoSpace:
+            full = JobError("no_space", "the data folder's disk is full", _ROOM)
+            await self._fail(job_id, full)
+        except EngineUnreachable:
+            await self._try_again(job_id, _lost_in_restart(), engine)
+        except Exception as error:
+            log.exception("%s: collecting failed", job_id)
+            await self._fail(job_id, _ours(error))
+        else:
+            await self._end(job_id, Succeeded(outputs, done.nodes, now()))
+            await asyncio.to_thread(engine.tidy, job.prompt_id)
+        finally:
+            self._busy.discard(job_id)
+
+    async def _fetch(self, job: Job, done: Done, engine: Engine) -> tuple[Output, ...]:
+        saved = done.history.files_by_node.get(self._output_node, ())
+        files = [file for file in saved if file.type == "output"]
+        if not files:
+            raise _NothingSaved("ComfyUI finished, but its output node saved no file")
+        source = self._files.incoming()
+        try:
+            await engine.comfy.download(files[-1], source, max_bytes=MAX_OUTPUT_BYTES)
+            return await asyncio.to_thread(
+                self._publish, source, self._files.job(job.id), job
+            )
+        finally:
+            source.unlink(missing_ok=True)
+
+    async def _bad(self, job: Job, error: JobError, engine: Engine) -> None:
+        """Save once more: the graph is cached, so only the saving node runs again."""
+        if job.attempt == 1 and self._max_attempts > 1:
+            await self._try_again(job.id, error, engine)
+        else:
+            await self._fail(job.id, error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _NothingSaved(Exception):
+    """History says success and lists no file of the output node."""
+
+
+_RERUN = "send the job again; if it comes back, look at the workflow's save node"
+_ROOM = "make room, or lower WAN_RETENTION_HOURS"
+
+
+def _lost_in_restart() -> JobError:
+    return JobError(
+        "engine_lost",
+        "the service or ComfyUI was restarted while it had this job",
+        "send the job again",
+        retryable=True,
+    )
+
+
+def _host_memory() -> JobError:
+    return JobError(
+        "host_out_of_memory",
+        "the kernel ended ComfyUI because the machine's memory ran out",
+        "give the container more RAM, or use fp8 weights or a smaller size",
+    )
+
+
+def _ours(error: Exception) -> JobError:
+    return JobError(
+        "internal",
+        f"the service failed ({type(error).__name__})",
+        "the log has the details under this job's id",
+        retryable=True,
+    )

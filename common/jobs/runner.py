@@ -1,0 +1,358 @@
+"""
+One attempt at one job: hand it to ComfyUI, follow it, and say how it ended.
+
+The socket is for progress only. Whatever it says or fails to say, the end is read from
+ComfyUI's history, and every silence leads to a look at history and queue. The runner
+knows nothing of queues, slots or retries: it returns an outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from common.comfy import (
+    Absent,
+    Comfy,
+    EngineUnreachable,
+    Finished,
+    Follower,
+    History,
+    Queued,
+    Running,
+    SocketLost,
+    WorkflowRejected,
+    failure,
+)
+from common.events import Ended, Event, Preview
+from common.job import Job, JobError, Started
+from common.jobs.files import Files
+from common.jobs.ledger import Ledger, now
+from common.jobs.limits import Limits
+from common.progress import Meter
+from common.request import Request
+from common.workflow import Workflow
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Done:
+    """ComfyUI finished; its files are to be collected."""
+
+    history: History
+    nodes: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """It was interrupted, or taken from ComfyUI's queue."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """ComfyUI forgot it, most likely by dying; another attempt may succeed."""
+
+    error: JobError  #: what to say when no attempt is left
+    restart: bool = False  #: the engine must be restarted first
+
+
+@dataclass(frozen=True)
+class Postponed:
+    """It never reached ComfyUI; the attempt does not count."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """It failed, and would again."""
+
+    error: JobError
+    restart: bool = False
+
+
+Outcome = Done | Stopped | Lost | Postponed | Broken
+
+
+@dataclass
+class Run:
+    """What the runner knows of the attempt it follows."""
+
+    job: Job
+    engine: Comfy
+    workflow: Workflow
+    meter: Meter
+    follower: Follower
+    began: float = field(default_factory=time.monotonic)
+    heard: float = field(default_factory=time.monotonic)
+    cancel_asked: float | None = None
+    cancel_sent: float = 0.0
+    waiting_since: float | None = None  #: queued in ComfyUI while nothing runs there
+    blind: bool = False  #: the socket was lost, so silence says nothing
+
+
+class Runner:
+    """Runs attempts for one service."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        files: Files,
+        limits: Limits,
+        request: type[Request],
+        output_title: str,
+    ) -> None:
+        self._ledger = ledger
+        self._files = files
+        self._limits = limits
+        self._output_title = output_title
+        self._fields = {(p.title, p.input): name for name, p in request.patches()}
+        self._runs: dict[str, Run] = {}
+
+    async def run(self, job: Job, engine: Comfy, *, adopt: bool = False) -> Outcome:
+        """
+        Follow one attempt to its end; with `adopt`, one that ComfyUI has already.
+
+        Never raises for what ComfyUI does; `job` must be live.
+        """
+        workflow, _ = await self._ledger.work_of(job.id)
+        with engine.follow(job.prompt_id) as follower:
+            run = Run(job, engine, workflow, Meter.of(workflow), follower, blind=adopt)
+            self._runs[job.id] = run
+            try:
+                outcome = await (self._look(run) if adopt else self._submit(run))
+                return outcome or await self._follow(run)
+            finally:
+                del self._runs[job.id]
+
+    async def cancel(self, job_id: str) -> bool:
+        """Ask ComfyUI to stop a job; return whether it is being run here."""
+        run = self._runs.get(job_id)
+        if run is None:
+            return False
+        run.cancel_asked = run.cancel_asked or time.monotonic()
+        await self._send_cancel(run)
+        return True
+
+    async def _submit(self, run: Run) -> Outcome | None:
+        try:
+            graph = await self._hand_over(run)
+            # The commit and the request travel together; a crash between the two is
+            # found at the next start by asking ComfyUI for this prompt id.
+            started = self._ledger.insist(run.job.id, Started(now()))
+            job, number = await asyncio.gather(
+                started, run.engine.submit(run.job.prompt_id, graph)
+            )
+        except WorkflowRejected as error:
+            return Broken(self._rejected(error, run))
+        except EngineUnreachable as error:
+            if error.maybe_sent:
+                return None  # following will tell whether it arrived
+            return Postponed()
+        if job is None:  # canceled in this very moment
+            run.cancel_asked = time.monotonic()
+        log.debug("%s is number %s in ComfyUI", run.job.id, number)
+        run.heard = time.monotonic()
+        return None
+
+    async def _hand_over(self, run: Run) -> dict[str, object]:
+        """Upload the inputs and return the graph with their names in place."""
+        _, media = await self._ledger.work_of(run.job.id)
+        for file in media:
+            name = await run.engine.upload(
+                self._files.input(run.job.id, file.upload_id),
+                f"{file.upload_id}.png",
+                "wan",
+            )
+            run.workflow.patch(file.title, file.input, name)
+        # A prefix of our own: a cached graph still saves a fresh file under it.
+        prefix = f"wan/{run.job.prompt_id}/output"
+        run.workflow.patch(self._output_title, "filename_prefix", prefix)
+        return dict(run.workflow.nodes)
+
+    def _rejected(self, error: WorkflowRejected, run: Run) -> JobError:
+        """Say ComfyUI's refusal of the graph with the request's own field."""
+        first = error.errors[0]
+        title = run.meter.titles.get(first.node_id or "")
+        field = self._fields.get((title or "", first.input or ""))
+        message = f"{field}: {error}" if field else str(error)
+        return JobError(error.code, message, error.hint, node=title)
+
+    async def _follow(self, run: Run) -> Outcome:
+        while True:
+            event = await run.follower.next(self._limits.poll_s)
+            if run.cancel_asked and time.monotonic() - run.cancel_sent > 1:
+                await self._send_cancel(run)
+            match event:
+                case Ended():
+                    self._note(run, event)
+                    outcome = await self._look(run)
+                case None | SocketLost():
+                    run.blind = run.blind or event is not None
+                    outcome = await self._look(run)
+                case Preview(data=data, content_type=content_type):
+                    run.heard = time.monotonic()
+                    self._ledger.bus.show(run.job.id, data, content_type)
+                    continue
+                case _:
+                    self._note(run, event)
+                    continue
+            if outcome is None:
+                outcome = await self._overdue(run)
+            if outcome is not None:
+                return outcome
+
+    async def _send_cancel(self, run: Run) -> None:
+        """Ask ComfyUI; an interrupt between two nodes can miss, so ask repeatedly."""
+        run.cancel_sent = time.monotonic()
+        with suppress(EngineUnreachable):
+            await run.engine.cancel(run.job.prompt_id)
+
+    def _note(self, run: Run, event: Event) -> None:
+        """Move the meter, and tell the watchers when it shows."""
+        run.heard = time.monotonic()
+        run.waiting_since = None
+        run.meter = run.meter.after(event, run.heard)
+        self._ledger.advance(run.job.id, run.meter.progress(run.heard))
+
+    async def _look(self, run: Run) -> Outcome | None:
+        """Ask history and queue; None while it is still going on."""
+        try:
+            state = await run.engine.state(run.job.prompt_id)
+        except EngineUnreachable:
+            return await self._await_engine(run)
+        match state:
+            case Finished(history=history):
+                return self._verdict(run, history)
+            case Absent():
+                return self._gone(run)
+            case Running():
+                run.waiting_since = None
+            case Queued():
+                return await self._zombie(run)
+        return None
+
+    def _verdict(self, run: Run, history: History) -> Outcome:
+        match history.status:
+            case "success":
+                return Done(history, dict(run.meter.seconds))
+            case "interrupted":
+                return Stopped()
+        assert history.error is not None
+        found = failure(history.error, hide=_texts(run.job))
+        error = JobError(
+            found.code,
+            found.message,
+            found.hint,
+            node=run.meter.titles.get(history.error.node_id),
+            retryable=found.retryable,
+        )
+        if found.retryable:
+            return Lost(error, restart=found.sticky)
+        return Broken(error, restart=found.sticky)
+
+    def _gone(self, run: Run) -> Outcome:
+        if run.cancel_asked is not None:
+            return Stopped()
+        return Lost(
+            JobError(
+                "engine_lost",
+                "ComfyUI was restarted or lost its queue while it had this job",
+                "send the job again; the engine's log says why it ended",
+                retryable=True,
+            )
+        )
+
+    async def _await_engine(self, run: Run) -> Outcome | None:
+        """Wait for an engine that went away; it comes back empty, or not at all."""
+        rest_s = self._limits.load_s - (time.monotonic() - run.heard)
+        try:
+            await run.engine.wait_until_ready(max(1.0, rest_s))
+        except EngineUnreachable:
+            if run.cancel_asked is not None:
+                return Stopped()
+            return Lost(
+                JobError(
+                    "engine_unreachable",
+                    f"ComfyUI has not answered for {self._limits.load_s:.0f} s",
+                    "check that ComfyUI runs and that COMFYUI_URL is right",
+                    retryable=True,
+                )
+            )
+        return None
+
+    async def _zombie(self, run: Run) -> Outcome | None:
+        """Tell a queue that moves from one whose worker thread has died."""
+        with suppress(EngineUnreachable):
+            running, _ = await run.engine.queue_sizes()
+            if running:
+                run.waiting_since = None
+                return None
+        since = run.waiting_since or time.monotonic()
+        run.waiting_since = since
+        if time.monotonic() - since < self._limits.zombie_s:
+            return None
+        return Lost(
+            JobError(
+                "engine_lost",
+                "ComfyUI takes jobs but runs none: its worker has died",
+                "restart ComfyUI",
+                retryable=True,
+            ),
+            restart=True,
+        )
+
+    async def _overdue(self, run: Run) -> Outcome | None:
+        """Judge a run that goes on: is it over its time, or silent for too long?"""
+        at = time.monotonic()
+        if run.cancel_asked is not None:
+            if at - run.cancel_asked < self._limits.cancel_s:
+                return None
+            return Lost(_unstoppable(), restart=True)
+        if at - run.began > self._limits.job_s:
+            return await self._give_up(run, "timeout", f"{self._limits.job_s:.0f} s")
+        quiet_s = self._limits.silence_s(run.meter)
+        if not run.blind and at - run.heard > quiet_s:
+            what = f"{quiet_s:.0f} s without progress while {run.meter.stage}"
+            return await self._give_up(run, "stalled", what)
+        return None
+
+    async def _give_up(self, run: Run, code: str, after: str) -> Outcome:
+        """Stop a run that is overdue; the engine is restarted if it does not obey."""
+        stopped = await self._stop(run)
+        error = JobError(
+            code,
+            f"stopped after {after}",
+            "a smaller size, fewer frames or fewer steps take less time",
+            retryable=code == "stalled",
+        )
+        return Broken(error, restart=not stopped)
+
+    async def _stop(self, run: Run) -> bool:
+        """Interrupt, and wait a little; return whether ComfyUI let go."""
+        end = time.monotonic() + self._limits.cancel_s / 3
+        while time.monotonic() < end:
+            await self._send_cancel(run)
+            with suppress(EngineUnreachable):
+                state = await run.engine.state(run.job.prompt_id)
+                if isinstance(state, Absent | Finished):
+                    return True
+            await run.follower.next(min(0.5, self._limits.poll_s))
+        return False
+
+
+def _unstoppable() -> JobError:
+    return JobError(
+        "engine_lost",
+        "ComfyUI did not stop when asked, and was restarted",
+        "send the job again",
+        retryable=True,
+    )
+
+
+def _texts(job: Job) -> tuple[str, ...]:
+    """Return what a message must not repeat: whatever the caller wrote."""
+    values = (job.request.get("prompt"), job.request.get("negative_prompt"))
+    return tuple(value for value in values if isinstance(value, str) and value)

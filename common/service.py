@@ -1,0 +1,86 @@
+"""
+A service: one request class, one workflow, one folder. What a wrapper declares.
+
+Nothing runs here; `common.runtime` gives it engines, a store and a life.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.request import Request
+from common.workflow import Workflow
+
+WRAPPER = "api_wrapper.py"
+
+
+class NoSuchService(Exception):
+    """No folder, or several, fit the name."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """
+    What is served. Making one checks that every patch lands in the workflow.
+
+    Raises:
+        WorkflowMismatch: naming the title or input that is missing or double.
+    """
+
+    request: type[Request]
+    folder: Path
+    title: str
+    kind: str  #: "video" or "image": what comes out
+    output: str  #: title of the node whose file is the result
+    workflow: Workflow = field(init=False)
+
+    def __post_init__(self) -> None:
+        workflow = Workflow.load(self.folder / "workflow_api.json")
+        self.request.check(workflow)
+        workflow.inputs(self.output, "filename_prefix")
+        object.__setattr__(self, "workflow", workflow)
+
+    @property
+    def name(self) -> str:
+        """The folder's name, which is how people call the service."""
+        return self.folder.name
+
+
+def load(folder: Path) -> Service:
+    """Return the service that a folder's wrapper declares."""
+    name = f"wan_service_{folder.name}".replace("-", "_").replace(".", "_")
+    spec = importlib.util.spec_from_file_location(name, folder / WRAPPER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # pydantic looks annotations up in the module
+    spec.loader.exec_module(module)
+    service = module.service
+    assert isinstance(service, Service)
+    return service
+
+
+def folders(root: Path | None = None) -> list[Path]:
+    """Return the folders that hold a wrapper, by name."""
+    root = root or Path(__file__).parent.parent
+    return sorted(path.parent for path in root.glob(f"*/{WRAPPER}"))
+
+
+def find(name: str, root: Path | None = None) -> Path:
+    """
+    Return the folder of a service by its name or a unique prefix of it.
+
+    Raises:
+        NoSuchService: naming those that there are.
+    """
+    there = folders(root)
+    exact = [path for path in there if path.name == name]
+    found = exact or [path for path in there if path.name.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(path.name for path in (found or there))
+    problem = "fits several services" if found else "is not a service"
+    raise NoSuchService(f"{name!r} {problem}: {names}")
