@@ -9,15 +9,14 @@ import logging
 import os
 import shlex
 import shutil
-import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from common.comfy import Comfy
 from common.comfy.commands import comfyui_command, embedded_command
 from common.comfy.process import EngineDidNotStart, LocalEngine
+from common.ports import next_free
 from common.settings import BadSettings, Settings
 
 log = logging.getLogger(__name__)
@@ -189,19 +188,3 @@ def engine_port(settings: Settings) -> int:
     if "engine_port" in settings.model_fields_set and settings.engine_port:
         return settings.engine_port
     return next_free("127.0.0.1", settings.engine_port)
-
-
-def next_free(host: str, first: int) -> int:
-    """Return the first port from `first` that nobody listens on; 0 = any."""
-    for port in (*range(first, first + 100), 0) if first else (0,):
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            if sys.platform != "win32":
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-            found: tuple[Any, ...] = probe.getsockname()
-            return int(found[1])
-    raise BadSettings(f"no free port from {first}")

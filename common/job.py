@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 
 class Status(StrEnum):
@@ -74,7 +74,7 @@ class Output:
     """A published file: whole, checked, and never changed again."""
 
     name: str
-    kind: str  #: "video" or "image"
+    kind: Literal["video", "image"]
     content_type: str
     size_bytes: int
     sha256: str
@@ -90,7 +90,7 @@ class Output:
 class Expected:
     """What the file must turn out to be; None where the request leaves it open."""
 
-    kind: str  #: "video" or "image"
+    kind: Literal["video", "image"] = "video"
     width: int | None = None
     height: int | None = None
     frames: int | None = None

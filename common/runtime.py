@@ -56,13 +56,13 @@ class Runtime:
         self.ledger = Ledger(
             self.store, self.bus, self.waiting, retention_s, self.metrics.observe
         )
-        runner = Runner(
+        self.runner = Runner(
             self.ledger, self.files, limits(settings), service.request, service.output
         )
         self.dispatcher = Dispatcher(
             self.ledger,
             self.waiting,
-            runner,
+            self.runner,
             self.files,
             list(self.engines),
             self._publish,
@@ -142,7 +142,8 @@ class Runtime:
         return metrics
 
     def _publish(self, source: Path, folder: Path, job: Job) -> tuple[Output, ...]:
-        return publish(source, folder, self.service.request.expected(job.request))
+        expected = self.service.request.expected(job.request)
+        return (publish(source, folder, expected),)
 
     def _lock(self, stack: AsyncExitStack) -> None:
         lock = FileLock(self.data / ".lock")

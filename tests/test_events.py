@@ -173,8 +173,20 @@ json_values = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["node", "nodes", "value", "max", "output", "prompt_id", "images"]
-                + ["filename", "state", "subfolder", "exception_message", "3"]
+                (
+                    "node",
+                    "nodes",
+                    "value",
+                    "max",
+                    "output",
+                    "prompt_id",
+                    "images",
+                    "filename",
+                    "state",
+                    "subfolder",
+                    "exception_message",
+                    "3",
+                )
             ),
             inner,
             max_size=4,
@@ -183,8 +195,17 @@ json_values = st.recursive(
     max_leaves=12,
 )
 kinds = st.sampled_from(
-    ["execution_start", "execution_cached", "executing", "progress", "progress_state"]
-    + ["executed", "execution_success", "execution_error", "execution_interrupted"]
+    (
+        "execution_start",
+        "execution_cached",
+        "executing",
+        "progress",
+        "progress_state",
+        "executed",
+        "execution_success",
+        "execution_error",
+        "execution_interrupted",
+    )
 )
 
 

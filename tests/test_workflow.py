@@ -98,7 +98,13 @@ def test_weights_are_read_from_the_loaders():
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(["3", 0], True), ([3, 0], False), (["3"], False), ("3", False), (["3", "0"], False)],
+    [
+        (["3", 0], True),
+        ([3, 0], False),
+        (["3"], False),
+        ("3", False),
+        (["3", "0"], False),
+    ],
     ids=str,
 )
 def test_only_an_id_and_a_number_make_a_link(value, expected):

@@ -1,7 +1,5 @@
 """Jobs over HTTP: make, list, follow, cancel, retry, delete, download."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import AsyncIterator

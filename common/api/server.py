@@ -12,6 +12,7 @@ import asyncio
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -42,15 +43,41 @@ class Server(uvicorn.Server):
             timeout_keep_alive=65,  # longer than a proxy keeps its side idle
             ws_max_size=64 * 1024,
             h11_max_incomplete_event_size=64 * 1024,
-            lifespan="on",
+            lifespan="off",  # `work` opens the runtime, so that its errors are raised
         )
         super().__init__(config)
         self._runtime = runtime
         self._draining: asyncio.Task[None] | None = None
 
+    async def work(self, listener: socket.socket | None = None) -> None:
+        """
+        Open the runtime and serve until stopped.
+
+        Raises:
+            DataInUse, Unusable: with what to do about it.
+        """
+        async with self._runtime.running():
+            await self.serve([listener] if listener else None)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer, and say where."""
+        await super().startup(sockets)
+        ports = [one.getsockname()[1] for one in sockets or ()]
+        port = ports[0] if ports else self.config.port
+        log.info(
+            "%s on http://%s:%s (%s engine); /docs describes it",
+            self._runtime.service.title,
+            self.config.host,
+            port,
+            self._runtime.settings.engine_kind,
+        )
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Drain on the first signal, stop at once on the second."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # whoever made the thread calls `stop`
+            return
         loop = asyncio.get_running_loop()
         signals = (signal.SIGINT, signal.SIGTERM)
         before = {one: signal.signal(one, self._later(loop)) for one in signals}
@@ -83,5 +110,4 @@ class Server(uvicorn.Server):
 
 def serve(runtime: Runtime, listener: socket.socket | None = None) -> None:
     """Serve until stopped; `listener` is a bound socket, when the caller made one."""
-    server = Server(runtime)
-    asyncio.run(server.serve([listener] if listener else None))
+    asyncio.run(Server(runtime).work(listener))

@@ -30,6 +30,7 @@ MAX_BACKOFF_S = 5.0
 STEADY_S = 5.0  #: a socket that stood so long was no failure
 # Previews then say which prompt they belong to. Kept per connection by the server.
 FLAGS = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
+_SPOKEN = (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY)
 
 
 class Feed:
@@ -120,9 +121,15 @@ class Feed:
                     await self._kick.wait()
 
     async def _read_one_socket(self) -> None:
-        """Hold one connection until it ends."""
+        """
+        Hold one connection until it ends.
+
+        A second socket under an id whose first is still registered turns deaf once
+        the server notices the first one's end, and stays open. So an id is used again
+        only when the server itself closed.
+        """
         client_id = self.client_id
-        clean = False
+        stood = clean = False
         await self._before_connect()
         url = self._http.url.replace("http", "ws", 1) + f"/ws?clientId={client_id}"
         try:
@@ -136,43 +143,33 @@ class Feed:
                     return  # `reconnect` was called meanwhile
                 await socket.send_json(FLAGS)
                 self._socket = socket
+                stood = True
                 self.alive.set()
                 log.info("the engine's socket stands")
-                async for message in socket:
+                while (message := await socket.receive()).type in _SPOKEN:
                     self._hear(message)
-                # The server's own close frame came: its side is deregistered.
-                clean = socket.close_code not in (None, 1006)
+                clean = message.type is aiohttp.WSMsgType.CLOSE
         finally:
-            self._lost(client_id, clean=clean)
+            self.alive.clear()
+            self._socket = self._running = None
+            if not clean and self.client_id == client_id:
+                self.client_id = uuid.uuid4().hex
+            if stood:
+                self._lost()
 
-    def _lost(self, client_id: str, *, clean: bool) -> None:
-        """
-        Tell every follower, and choose the next client id.
-
-        A second socket under an id whose first is still registered turns deaf once
-        the server notices the first one's end, and stays open. So an id is used again
-        only when the server itself closed.
-        """
-        self.alive.clear()
-        self._socket = None
-        self._running = None
-        if not clean and self.client_id == client_id:
-            self.client_id = uuid.uuid4().hex
+    def _lost(self) -> None:
+        log.info("the engine's socket is gone")
         for follower in self._followers.values():
             follower.put(SocketLost())
 
     def _hear(self, message: aiohttp.WSMessage) -> None:
+        raw = None
+        found: tuple[str | None, Event] | None = None
         if message.type is aiohttp.WSMsgType.BINARY:
-            found: tuple[str | None, Event] | None = parse_binary(message.data)
-            raw = None
-        elif (
-            message.type is aiohttp.WSMsgType.TEXT
-            and len(message.data) <= MAX_TEXT_CHARS
-            and (raw := loads(message.data)) is not None
-        ):
-            found = parse(raw)
-        else:
-            return
+            found = parse_binary(message.data)
+        elif len(message.data) <= MAX_TEXT_CHARS:
+            raw = loads(message.data)
+            found = parse(raw) if raw is not None else None
         if found is None:
             return
         prompt_id, event = found

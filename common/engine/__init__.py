@@ -14,7 +14,8 @@ frame carries a watermark.
 
 from __future__ import annotations
 
-from common.engine.server import CannotListen, Engine, run, serve
+from common.engine.engine import Engine
+from common.engine.server import CannotListen, run, serve
 from common.engine.settings import EngineSettings
 
 __all__ = ["CannotListen", "Engine", "EngineSettings", "run", "serve"]

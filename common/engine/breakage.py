@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from common.engine.routes import ENGINE
+from common.engine.engine import ENGINE
 
 
 async def post_faults(request: web.Request) -> web.Response:

@@ -71,7 +71,8 @@ class Library:
         """Return the real file of this name, or None for one that we only list."""
         for root in self._roots:
             for alias in (folder, *ALIASES.get(folder, ())):
-                if (path := root / alias / name).is_file():
+                path: Path = root / alias / name
+                if path.is_file():
                     return path
         return None
 

@@ -27,7 +27,9 @@ def write_mp4(
     """
     width, height = video.frames.width, video.frames.height
     if width % 2 or height % 2:
-        raise ValueError(f"width and height must be even for H.264, got {width}x{height}")
+        raise ValueError(
+            f"width and height must be even for H.264, got {width}x{height}"
+        )
     try:
         with av.open(
             str(path), "w", format="mp4", options={"movflags": "use_metadata_tags"}

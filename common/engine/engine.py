@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from aiohttp import web
+
 from common.engine.definitions import Library
 from common.engine.execute import Executor
 from common.engine.faults import Faults
 from common.engine.files import KINDS
 from common.engine.nodes import NODES
+from common.engine.prompt import Workshop
 from common.engine.promptqueue import PromptQueue
 from common.engine.settings import EngineSettings
 from common.engine.sockets import Sockets
+from common.engine.voice import Voice
 
 #: How long the worker may take to notice that the engine closes.
 CLOSE_S = 10.0
@@ -34,9 +38,9 @@ class Engine:
         self.library = Library(settings)
         self.sockets = Sockets(self.faults)
         self.queue = PromptQueue(self._tell_status)
-        self.executor = Executor(
-            settings, self.library, self.queue, self.faults, NODES, self.sockets.post
-        )
+        self._voice = Voice(self.faults, self.sockets.post)
+        shop = Workshop(settings, self.library, self.faults, NODES, self._voice)
+        self.executor = Executor(self.queue, shop)
         self._number = 0
 
     def start(self) -> None:
@@ -64,12 +68,13 @@ class Engine:
     def hello(self, sid: str) -> list[str]:
         """Return what a new socket is told first."""
         frames = [{"type": "status", "data": {"status": self.exec_info(), "sid": sid}}]
-        client_id, node_id = self.executor.at
+        client_id, node_id = self._voice.at
         if client_id == sid and node_id is not None:
             frames.append({"type": "executing", "data": {"node": node_id}})
         return [json.dumps(frame) for frame in frames]
 
     def _tell_status(self) -> None:
-        if not self.executor.dropped("status"):
-            frame = {"type": "status", "data": {"status": self.exec_info()}}
-            self.sockets.post(json.dumps(frame), None)
+        self._voice.tell_all(self.exec_info())
+
+
+ENGINE = web.AppKey("engine", Engine)  #: where a request finds its engine

@@ -1,4 +1,4 @@
-"""Files of the engine: what prefix becomes which name, and nothing outside its folders."""
+"""Files of the engine: which name a prefix becomes, and nothing outside its folders."""
 
 from __future__ import annotations
 

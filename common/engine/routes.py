@@ -1,7 +1,7 @@
 """
 The HTTP routes, each also under /api.
 
-Source: recorded answers of ComfyUI 0.3.64; /api/jobs is 0.12.1's.
+Source: recorded answers of ComfyUI 0.3.64.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from typing import Any
 
 from aiohttp import web
 
-from common.engine.engine import Engine
+from common.engine.engine import ENGINE
 from common.engine.files import Outside, named_file
-from common.engine.promptqueue import Entry, Item
+from common.engine.joblist import get_job, get_jobs
+from common.engine.promptqueue import Item
 from common.engine.sockets import FEATURES
 from common.engine.transfer import upload, view
 from common.engine.validate import problem, validate
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-ENGINE = web.AppKey("engine", Engine)
 
 #: ComfyUI's version whose node definitions and frames these are.
 VERSION = "0.12.1"
@@ -219,68 +218,6 @@ def _memory() -> tuple[int, int]:
 async def features(request: web.Request) -> web.Response:
     """Say what the server can do."""
     return web.json_response(FEATURES)
-
-
-def _job(item: Item, status: str, entry: Entry | None = None) -> dict[str, Any]:
-    job: dict[str, Any] = {
-        "id": item.prompt_id,
-        "status": status,
-        "priority": item.number,
-        "create_time": item.created_ms,
-        "outputs_count": 0,
-    }
-    for node_id, shown in (entry.outputs if entry else {}).items():
-        for kind, saved in shown.items():
-            files = [file for file in saved if isinstance(file, dict)]
-            job["outputs_count"] += len(files)
-            if files:
-                about = {"nodeId": node_id, "mediaType": kind}
-                job.setdefault("preview_output", files[0] | about)
-    return job
-
-
-_JOB_STATUS = {
-    "success": "completed",
-    "error": "failed",
-    "interrupted": "cancelled",
-}
-
-
-def _jobs(engine: Engine) -> dict[str, tuple[dict[str, Any], Item, Entry | None]]:
-    """Return all jobs, newest first."""
-    running, pending = engine.queue.snapshot()
-    jobs = [(_job(item, "pending"), item, None) for item in reversed(pending)]
-    jobs += [(_job(item, "in_progress"), item, None) for item in running]
-    known: dict[str, tuple[dict[str, Any], Item, Entry | None]]
-    known = {job[1].prompt_id: job for job in jobs}
-    for prompt_id, entry in reversed(engine.queue.history().items()):
-        status = _JOB_STATUS[entry.item.state]
-        job = (_job(entry.item, status, entry), entry.item, entry)
-        known.setdefault(prompt_id, job)
-    return known
-
-
-async def get_jobs(request: web.Request) -> web.Response:
-    """List jobs in every state, newest first."""
-    wanted = request.query.get("status")
-    states = wanted.split(",") if wanted else None
-    jobs = [job for job, _, _ in _jobs(request.app[ENGINE]).values()]
-    if states is not None:
-        jobs = [job for job in jobs if job["status"] in states]
-    return web.json_response({"jobs": jobs, "pagination": {"total": len(jobs)}})
-
-
-async def get_job(request: web.Request) -> web.Response:
-    """Return one job with its outputs and graph."""
-    found = _jobs(request.app[ENGINE]).get(request.match_info["job_id"])
-    if found is None:
-        return web.json_response({"error": "Job not found"}, status=404)
-    job, item, entry = found
-    job["workflow"] = {"prompt": item.graph, "extra_data": item.extra_data}
-    if entry is not None:
-        shape = entry.as_json()
-        job |= {"outputs": shape["outputs"], "execution_status": shape["status"]}
-    return web.json_response(job)
 
 
 async def root(request: web.Request) -> web.Response:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.engine.definitions import Library
 from common.engine.faults import Faults
@@ -29,6 +29,18 @@ class Shown:
     """What an output node has saved, as `executed` and the history report it."""
 
     ui: dict[str, list[Any]]
+
+
+#: A node: takes a Run and its inputs by name, returns its outputs or what it has shown.
+Node = Callable[..., tuple[Any, ...] | Shown]
+
+
+class Nodes(NamedTuple):
+    """What classes there are, and what they read besides their inputs."""
+
+    functions: Mapping[str, Node]
+    #: class -> hash of what its inputs only name, such as a file's bytes
+    stamps: Mapping[str, Callable[[EngineSettings, Mapping[str, Any]], str]]
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ def signatures(graph: Graph, stamp: Callable[[str], str]) -> dict[str, str]:
     """
     Return what makes each node's result what it is: its class, inputs and all upstream.
 
-    `stamp` gives what is not in the graph, such as the hash of a file that a node reads.
-    A node that cannot be signed, because its links are wrong, is left out.
+    `stamp` gives what is not in the graph, such as the hash of a file that a node
+    reads. A node that cannot be signed, because its links are wrong, is left out.
     """
     signed: dict[str, str] = {}
 
@@ -77,7 +77,7 @@ class Order:
                         self._feeds.setdefault(source, set()).add(node_id)
 
     def __iter__(self) -> Iterator[str]:
-        """Yield node after node; a node counts as done when the next one is asked for."""
+        """Yield node after node; one counts as done when the next is asked for."""
         while self._waits:
             ready = [node for node, waits in self._waits.items() if not waits]
             node_id = min(ready, key=self._distance)

@@ -13,8 +13,8 @@ from uuid import uuid4
 from aiohttp import web
 
 from common.engine import breakage, transfer
-from common.engine.engine import Engine
-from common.engine.routes import ENGINE, routes
+from common.engine.engine import ENGINE, Engine
+from common.engine.routes import routes
 from common.engine.settings import EngineSettings
 from common.engine.sockets import FEATURES
 

@@ -13,7 +13,9 @@ class EngineSettings:
     data: Path  #: holds input/, output/, temp/ and perhaps models/
     host: str = "127.0.0.1"
     port: int = 8188  #: 0 = any free one
-    speed: float = 1.0  #: how fast the pretended work goes; 0 = no pretended work at all
+    speed: float = (
+        1.0  #: how fast the pretended work goes; 0 = no pretended work at all
+    )
     models: Path | None = None  #: a models folder as ComfyUI has it: loras/, vae/, …
     metadata: bool = True  #: write the workflow into each file, as ComfyUI does
     faults: bool = False  #: serve /embedded/*, where a test breaks things on purpose

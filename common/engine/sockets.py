@@ -22,7 +22,7 @@ from aiohttp import WSMsgType, web
 from common.engine.faults import Faults
 
 #: Frames that may wait for one slow reader: previews, and all others.
-PREVIEWS_WAITING = 32
+PREVIEWS_WAITING = 256
 FRAMES_WAITING = 4096
 
 Turn = AbstractAsyncContextManager[Any]

@@ -99,7 +99,7 @@ def _unknown_class(
         class_type = node.get("class_type") if isinstance(node, dict) else None
         if class_type is None:
             message = "a node is missing the class_type property."
-        elif class_type not in definitions:
+        elif not isinstance(class_type, str) or class_type not in definitions:
             message = f"node {class_type} does not exist."
         else:
             continue
@@ -109,6 +109,10 @@ def _unknown_class(
             f"Node ID '#{node_id}'",
         )
     return None
+
+
+class _Cycle(Exception):
+    """A node is its own input, directly or by others."""
 
 
 @dataclass
@@ -136,9 +140,10 @@ class _Judge:
     def judge_output(self, node_id: str) -> dict[str, _Opinion]:
         """Judge an output and all above it; return what was seen on the way."""
         self._path = {}
+        self._open.clear()
         try:
             self._node(node_id)
-        except (LookupError, TypeError, RecursionError) as error:
+        except (LookupError, TypeError, RecursionError, _Cycle) as error:
             found = _exception("exception_during_validation", "node", error)
             self._note(node_id, _Opinion(good=False, problems=[found]))
         return self._path
@@ -152,7 +157,7 @@ class _Judge:
             self._path[node_id] = known
             return known
         if node_id in self._open:
-            raise RecursionError("the graph has a cycle")
+            raise _Cycle(f"node {node_id} leads to itself: the graph has a cycle")
         self._open.add(node_id)
         node = self._graph[node_id]
         inputs = node.setdefault("inputs", {})
@@ -198,8 +203,7 @@ class _Judge:
                 problem(
                     "return_type_mismatch",
                     "Return type mismatch between linked nodes",
-                    f"{name}, received_type({received}) "
-                    f"mismatch input_type({spec[0]})",
+                    f"{name}, received_type({received}) mismatch input_type({spec[0]})",
                     input_name=name,
                     input_config=spec,
                     received_type=received,
@@ -210,9 +214,13 @@ class _Judge:
         try:
             return self._node(source).good
         except (LookupError, TypeError, RecursionError) as error:
-            extra = {"input_name": name, "input_config": spec, "linked_node": link}
             found = _exception(
-                "exception_during_inner_validation", "inner node", error, **extra
+                "exception_during_inner_validation",
+                "inner node",
+                error,
+                input_name=name,
+                input_config=spec,
+                linked_node=link,
             )
             return self._note(source, _Opinion(good=False, problems=[found])).good
 
@@ -245,7 +253,7 @@ def _specs(
 def choices(spec: list[Any]) -> list[Any] | None:
     """Return what a combo offers (three shapes of them exist), or None."""
     if isinstance(spec[0], list):
-        return spec[0]
+        return list(spec[0])
     if spec[0] == "COMBO":
         return list(spec[1]["options"])
     if spec[0] == "COMFY_DYNAMICCOMBO_V3":

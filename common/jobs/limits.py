@@ -16,6 +16,7 @@ class Limits:
     step_s: float = 120
     decode_s: float = 300
     poll_s: float = 2.0  #: silence after which history and queue are asked
+    absent_s: float = 1.0  #: in neither of them for so long means lost
     zombie_s: float = 15.0  #: waiting in ComfyUI while nothing runs there
     cancel_s: float = 30.0  #: from asking ComfyUI to stop to stopping ComfyUI
 

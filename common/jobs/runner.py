@@ -90,6 +90,7 @@ class Run:
     cancel_asked: float | None = None
     cancel_sent: float = 0.0
     waiting_since: float | None = None  #: queued in ComfyUI while nothing runs there
+    missed_since: float | None = None  #: neither in history nor in the queue
     blind: bool = False  #: the socket was lost, so silence says nothing
 
 
@@ -106,7 +107,7 @@ class Runner:
     ) -> None:
         self._ledger = ledger
         self._files = files
-        self._limits = limits
+        self.limits = limits
         self._output_title = output_title
         self._fields = {(p.title, p.input): name for name, p in request.patches()}
         self._runs: dict[str, Run] = {}
@@ -182,7 +183,7 @@ class Runner:
 
     async def _follow(self, run: Run) -> Outcome:
         while True:
-            event = await run.follower.next(self._limits.poll_s)
+            event = await run.follower.next(self.limits.poll_s)
             if run.cancel_asked and time.monotonic() - run.cancel_sent > 1:
                 await self._send_cancel(run)
             match event:
@@ -229,7 +230,7 @@ class Runner:
             case Absent():
                 return self._gone(run)
             case Running():
-                run.waiting_since = None
+                run.waiting_since = run.missed_since = None
             case Queued():
                 return await self._zombie(run)
         return None
@@ -253,9 +254,13 @@ class Runner:
             return Lost(error, restart=found.sticky)
         return Broken(error, restart=found.sticky)
 
-    def _gone(self, run: Run) -> Outcome:
+    def _gone(self, run: Run) -> Outcome | None:
+        """Believe it when it lasts: history may be filed a moment late."""
         if run.cancel_asked is not None:
             return Stopped()
+        run.missed_since = run.missed_since or time.monotonic()
+        if time.monotonic() - run.missed_since < self.limits.absent_s:
+            return None
         return Lost(
             JobError(
                 "engine_lost",
@@ -267,7 +272,7 @@ class Runner:
 
     async def _await_engine(self, run: Run) -> Outcome | None:
         """Wait for an engine that went away; it comes back empty, or not at all."""
-        rest_s = self._limits.load_s - (time.monotonic() - run.heard)
+        rest_s = self.limits.load_s - (time.monotonic() - run.heard)
         try:
             await run.engine.wait_until_ready(max(1.0, rest_s))
         except EngineUnreachable:
@@ -276,7 +281,7 @@ class Runner:
             return Lost(
                 JobError(
                     "engine_unreachable",
-                    f"ComfyUI has not answered for {self._limits.load_s:.0f} s",
+                    f"ComfyUI has not answered for {self.limits.load_s:.0f} s",
                     "check that ComfyUI runs and that COMFYUI_URL is right",
                     retryable=True,
                 )
@@ -292,7 +297,7 @@ class Runner:
                 return None
         since = run.waiting_since or time.monotonic()
         run.waiting_since = since
-        if time.monotonic() - since < self._limits.zombie_s:
+        if time.monotonic() - since < self.limits.zombie_s:
             return None
         return Lost(
             JobError(
@@ -308,12 +313,12 @@ class Runner:
         """Judge a run that goes on: is it over its time, or silent for too long?"""
         at = time.monotonic()
         if run.cancel_asked is not None:
-            if at - run.cancel_asked < self._limits.cancel_s:
+            if at - run.cancel_asked < self.limits.cancel_s:
                 return None
             return Lost(_unstoppable(), restart=True)
-        if at - run.began > self._limits.job_s:
-            return await self._give_up(run, "timeout", f"{self._limits.job_s:.0f} s")
-        quiet_s = self._limits.silence_s(run.meter)
+        if at - run.began > self.limits.job_s:
+            return await self._give_up(run, "timeout", f"{self.limits.job_s:.0f} s")
+        quiet_s = self.limits.silence_s(run.meter)
         if not run.blind and at - run.heard > quiet_s:
             what = f"{quiet_s:.0f} s without progress while {run.meter.stage}"
             return await self._give_up(run, "stalled", what)
@@ -332,14 +337,14 @@ class Runner:
 
     async def _stop(self, run: Run) -> bool:
         """Interrupt, and wait a little; return whether ComfyUI let go."""
-        end = time.monotonic() + self._limits.cancel_s / 3
+        end = time.monotonic() + self.limits.cancel_s / 3
         while time.monotonic() < end:
             await self._send_cancel(run)
             with suppress(EngineUnreachable):
                 state = await run.engine.state(run.job.prompt_id)
                 if isinstance(state, Absent | Finished):
                     return True
-            await run.follower.next(min(0.5, self._limits.poll_s))
+            await run.follower.next(min(0.5, self.limits.poll_s))
         return False
 
 

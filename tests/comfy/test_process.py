@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.comfy.commands import comfyui_command, embedded_command
+from common.comfy.commands import embedded_command
 from common.comfy.process import MAX_LOG_BYTES, EngineDidNotStart, LocalEngine
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
@@ -347,12 +347,3 @@ async def test_embedded_engine(tmp_path, port):
     await local.aclose()
 
     assert up
-
-
-def test_comfyui_command(tmp_path):
-    """ComfyUI listens on loopback, and what the user adds comes last."""
-    command = comfyui_command(tmp_path, "python3", 8188, "--lowvram --listen '::1'")
-
-    assert command[:2] == ["python3", str(tmp_path / "main.py")]
-    assert "--disable-metadata" in command
-    assert command[-3:] == ["--lowvram", "--listen", "::1"]

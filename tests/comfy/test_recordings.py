@@ -7,7 +7,6 @@ from common.comfy import (
     EngineUnreachable,
     Queued,
     Running,
-    SocketLost,
     WorkflowRejected,
 )
 from common.events import (
@@ -282,8 +281,3 @@ async def test_refusals(play, name):
         for error in caught.value.errors:
             assert error.message
             assert "/srv" not in error.message + error.details
-
-
-def test_socket_lost_is_one_word():
-    """The helper above says SocketLost as its class name."""
-    assert told(SocketLost()) == "SocketLost"

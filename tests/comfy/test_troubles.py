@@ -8,6 +8,8 @@ import uuid
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from common.comfy import (
     Absent,
@@ -86,7 +88,7 @@ async def test_fresh_id_after_a_cut(embedded, connect):
     url = await embedded()
     comfy = await connect(url)
     await fault(url, deaf_after_reconnect=True)
-    before = comfy._feed.client_id
+    ids = {comfy._feed.client_id}
 
     for _ in range(3):
         await fault(url, close_sockets=True)
@@ -94,27 +96,61 @@ async def test_fresh_id_after_a_cut(embedded, connect):
             await asyncio.sleep(0)
         await comfy.wait_until_ready(10)
         await assert_hears(comfy)
+        ids.add(comfy._feed.client_id)
 
-    assert comfy._feed.client_id != before
+    assert len(ids) == 4
 
 
 async def test_deaf(embedded, connect):
-    """`reconnect` replaces a socket that is open and says nothing."""
+    """`reconnect` replaces a socket that is open and hears nothing any more."""
     url = await embedded()
     comfy = await connect(url)
+    await deafen(url, comfy._feed.client_id)
     prompt_id = str(uuid.uuid4())
-    await fault(url, mute_socket=True)
+
     with comfy.follow(prompt_id) as follower:
         await comfy.submit(prompt_id, sampled())
-        assert await follower.next(0.3) is None
         history = await finished(comfy, prompt_id)
-    await fault(url, reset=True)
-
-    await comfy.reconnect()
+        heard = await follower.next(0.2)
+        alive = comfy.socket_alive
+        await comfy.reconnect()
+        told = await follower.next(5)
 
     assert history.status == "success"
+    assert (heard, alive, told) == (None, True, SocketLost())
     assert comfy.socket_alive
     await assert_hears(comfy)
+
+
+async def deafen(url, client_id):
+    """Take a client's place at the engine and give it up, as a late close does."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"{url}/ws?clientId={client_id}"),
+    ):
+        pass
+
+
+async def test_ended_between_two_looks():
+    """A prompt that leaves the queue while we look is finished, not absent."""
+    looks = []
+
+    async def answer(request):
+        looks.append(request.path)
+        done = {"p": {"outputs": {}, "status": {"status_str": "success"}}}
+        return web.json_response(done if len(looks) == 3 else {})
+
+    app = web.Application()
+    app.router.add_get("/history/p", answer)
+    app.router.add_get("/queue", answer)
+    async with TestServer(app) as server:
+        comfy = Comfy(str(server.make_url("")))
+        await comfy.start()
+        state = await comfy.state("p")
+        await comfy.aclose()
+
+    assert looks == ["/history/p", "/queue", "/history/p"]
+    assert state.history.status == "success"
 
 
 async def test_lost_end(embedded, connect):

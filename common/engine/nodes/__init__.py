@@ -6,8 +6,8 @@ A class that is not in this table is not in /object_info and is refused as unkno
 
 from __future__ import annotations
 
-from common.engine.execute import Nodes
 from common.engine.nodes import images, latents, loaders, sampling, video
+from common.engine.run import Nodes
 
 NODES = Nodes(
     functions={

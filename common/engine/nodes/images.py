@@ -11,9 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from common.engine import files
-from common.engine.execute import Node
 from common.engine.render import Film, fill
-from common.engine.run import Run, Shown
+from common.engine.run import Node, Run, Shown
 from common.engine.settings import EngineSettings
 from common.engine.values import Frames, Latent, Pixels, Still, Vae
 
@@ -40,9 +39,7 @@ def stamp_image(settings: EngineSettings, inputs: Mapping[str, Any]) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
-def decode(
-    run: Run, samples: Latent, vae: Vae, **tiles: int
-) -> tuple[Any, ...]:
+def decode(run: Run, samples: Latent, vae: Vae, **tiles: int) -> tuple[Any, ...]:
     """Make frames of a latent; one that no sampler has seen is grey."""
     if samples.recipe is None:
         size = (samples.height, samples.width, 3)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from common.engine.execute import Node
-from common.engine.run import Run
+from common.engine.run import Node, Run
 from common.engine.values import Conditioning, Frames, Guides, Latent, Vae
 
 #: Pixels per latent cell. Source: the VAEs of Wan 2.1 and 2.2.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from common.engine.execute import Node
-from common.engine.run import NodeFailed, Run
+from common.engine.run import Node, NodeFailed, Run
 from common.engine.values import Conditioning, Model, TextEncoder, Vae
 
 #: How long loading a file takes at speed 1.
@@ -51,7 +50,7 @@ def load_unet(run: Run, unet_name: str, weight_dtype: str) -> tuple[Any, ...]:
 def load_clip(
     run: Run,
     clip_name: str,
-    type: str,  # noqa: A002 - the input's name
+    type: str,
     device: str = "default",
 ) -> tuple[Any, ...]:
     """Load a text encoder."""

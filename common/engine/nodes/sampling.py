@@ -1,4 +1,4 @@
-"""Samplers: they write down the recipe, and show the picture coming out of the noise."""
+"""Samplers: they write down the recipe, and show a picture coming out of the noise."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from common.engine.execute import Node
 from common.engine.render import Film
-from common.engine.run import Run
+from common.engine.run import Node, Run
 from common.engine.values import Conditioning, Latent, Model, Recipe
 
 #: How long one step takes at speed 1.

@@ -9,8 +9,7 @@ from typing import Any
 
 from common.engine import files
 from common.engine.encode import write_mp4
-from common.engine.execute import Node
-from common.engine.run import Run, Shown
+from common.engine.run import Node, Run, Shown
 from common.engine.values import Frames, Pixels, Video
 
 
@@ -20,7 +19,11 @@ def create_video(run: Run, images: Frames, fps: float) -> tuple[Any, ...]:
 
 
 def save_video(
-    run: Run, video: Video, filename_prefix: str, format: str, codec: str  # noqa: A002
+    run: Run,
+    video: Video,
+    filename_prefix: str,
+    format: str,
+    codec: str,
 ) -> Shown:
     """Write H.264 in MP4, with the whole graph in its metadata as ComfyUI does."""
     target = files.next_file(run.settings, "output", filename_prefix, ".mp4")

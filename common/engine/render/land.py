@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from common.engine.render.mood import Colour, Mood
@@ -61,42 +60,39 @@ def strips(
         return []
     grain = tile(3, 128, 5)
     ground = _Ground(mood, width, height, horizon, sun, seconds, grain)
+    kinds = _KINDS[mood.place]
+    depths = [float(depth) for depth in np.linspace(0.06, 1.0, len(kinds))]
     if mood.place == "sea":
-        return [_strip(ground, 0.12, "mountain"), _strip(ground, 0.34, "mountain")]
-    kinds = {
-        "mountain": ("mountain", "mountain", "mountain", "hill", "forest"),
-        "forest": ("mountain", "hill", "forest", "forest", "forest"),
-        "desert": ("mountain", "desert", "desert", "desert"),
-        "city": ("hill", "city", "city", "city"),
-    }[mood.place]
-    depths = np.linspace(0.06, 1.0, len(kinds))
-    return [_strip(ground, float(d), kind) for d, kind in zip(depths, kinds, strict=True)]
+        return [_strip(ground, d, "island", horizon, horizon) for d in (0.12, 0.34)]
+    drop = 0.97 - horizon
+    bases = [horizon + 0.02 + drop * depth**1.25 for depth in depths]
+    # A layer ends where the next one certainly covers it.
+    floors = [*bases[1:], 1.0]
+    layers = zip(depths, kinds, bases, floors, strict=True)
+    return [_strip(ground, *layer) for layer in layers]
 
 
-def _strip(ground: _Ground, depth: float, kind: str) -> Strip:
+def _strip(
+    ground: _Ground, depth: float, kind: str, base: float, floor: float
+) -> Strip:
+    """Paint one layer: its ridge rises over `base`, and it is seen down to `floor`."""
     mood, height = ground.mood, ground.height
-    rng, palette = mood.layout, mood.palette
+    rng = mood.layout
     # Near layers go 5 % of the width in a second; a long film slows them down.
     speed = (0.004 + 0.046 * depth**1.6) * ground.width * mood.tempo
     travel = min(speed * ground.seconds, 1.5 * ground.width)
     speed = travel / max(ground.seconds, 0.04)
     wide = ground.width + int(travel) + 3
     x = (np.arange(wide, dtype=np.float32) / height) + np.float32(rng.uniform(0, 50))
-    ridge = _RIDGES[kind](rng, x, depth, height)
-    if mood.place == "sea":
-        base, reach = ground.horizon, 0.10 + 0.10 * depth
-        ridge = np.clip(ridge - 0.42, 0, 1)
-    else:
-        drop = 0.97 - ground.horizon
-        base = ground.horizon + 0.02 + drop * depth**1.25
-        reach = _REACH[kind] * (1 - 0.35 * depth if kind == "mountain" else 1)
+    ridge = _RIDGES[kind](rng, x, depth)
+    reach = _REACH[kind] * (1 - 0.35 * depth if kind == "mountain" else 1)
     crest = ((base - reach * ridge) * height).astype(np.float32)
     top = max(0, int(crest.min()) - 1)
-    bottom = int(base * height) + 1 if mood.place == "sea" else height
-    rows = np.arange(top, max(bottom, top + 2), dtype=np.float32)[:, None]
+    bottom = max(min(int(floor * height) + 2, height), top + 2)
+    rows = np.arange(top, bottom, dtype=np.float32)[:, None]
     cover = np.clip(rows + 1 - crest[None, :], 0, 1)
     body = _colours(ground, depth, kind, rows, crest, x)
-    if mood.place == "sea":
+    if kind == "island":
         cover *= smooth(0.0, 2.5, base * height - rows)
     if kind == "city":
         _add_windows(ground, depth, body, rows, crest)
@@ -125,7 +121,9 @@ def _colours(
     columns = (x * 150 * (0.4 + depth)).astype(np.int64) % size
     lines = ((rows[:, 0] / ground.height) * 260).astype(np.int64) % size
     rough = ground.grain[lines[:, None], columns[None, :]] - 0.5
-    strength = {"mountain": 0.34, "desert": 0.10, "city": 0.05}.get(kind, 0.22)
+    strength = {"mountain": 0.34, "island": 0.34, "desert": 0.10, "city": 0.05}.get(
+        kind, 0.22
+    )
     shade = 1 + strength * rough + 0.16 * facing[None, :] * np.exp(-below * 9)
     body = tone * shade[..., None]
     rim = np.exp(-below * (60 if kind == "desert" else 90)) * (0.30 - 0.14 * depth)
@@ -135,7 +133,7 @@ def _colours(
         dusk = smooth(0.0, 0.30, below)[..., None]
         body = body + (palette.low - body) * ((1 - dusk) * (0.34 - 0.2 * depth))
     if ground.mood.snow and kind in ("mountain", "hill", "desert", "forest"):
-        white = np.array([0.93, 0.96, 1.0], np.float32) * (0.62 + 0.38 * shade[..., None])
+        white = np.array([0.93, 0.96, 1.0]) * (0.62 + 0.38 * shade[..., None])
         limit = 0.05 if kind == "forest" else 0.13
         snow = smooth(limit, 0.0, below + 0.10 * rough)[..., None] * (1 - 0.45 * depth)
         body = body + (white - body) * snow * 0.85
@@ -145,17 +143,21 @@ def _colours(
     return hazy
 
 
-def _mountain(rng: np.random.Generator, x: Field, depth: float, height: int) -> Field:
+def _island(rng: np.random.Generator, x: Field, depth: float) -> Field:
+    return np.clip(_mountain(rng, x, depth) - 0.42, 0, 1)
+
+
+def _mountain(rng: np.random.Generator, x: Field, depth: float) -> Field:
     sharp = 1 - np.abs(line(rng, x * (1.3 + depth), 5, 0.48))
     broad = line(rng, x * 0.7, 2, 0.5)
     return np.clip(0.55 * sharp + 0.25 * broad + 0.25, 0, 1.2)
 
 
-def _hill(rng: np.random.Generator, x: Field, depth: float, height: int) -> Field:
+def _hill(rng: np.random.Generator, x: Field, depth: float) -> Field:
     return np.clip(0.5 + 0.42 * line(rng, x * (0.9 + depth), 3, 0.35), 0, 1.2)
 
 
-def _desert(rng: np.random.Generator, x: Field, depth: float, height: int) -> Field:
+def _desert(rng: np.random.Generator, x: Field, depth: float) -> Field:
     # A dune rises slowly on one side and falls off on the other.
     along = line(rng, x * 0.8, 2, 0.3) * 0.35 + x * (0.9 - 0.3 * depth)
     saw = along - np.floor(along)
@@ -164,7 +166,7 @@ def _desert(rng: np.random.Generator, x: Field, depth: float, height: int) -> Fi
     return (0.25 + 0.6 * smooth(0, 1, dune) ** 1.1).astype(np.float32)
 
 
-def _forest(rng: np.random.Generator, x: Field, depth: float, height: int) -> Field:
+def _forest(rng: np.random.Generator, x: Field, depth: float) -> Field:
     ground = 0.30 + 0.20 * line(rng, x * 0.9, 2, 0.4)
     pitch = 0.014 + 0.034 * depth  # distance between trees, in heights of the picture
     place = x / pitch
@@ -183,7 +185,7 @@ def _forest(rng: np.random.Generator, x: Field, depth: float, height: int) -> Fi
     return ground + best * (0.32 + 0.38 * depth)
 
 
-def _city(rng: np.random.Generator, x: Field, depth: float, height: int) -> Field:
+def _city(rng: np.random.Generator, x: Field, depth: float) -> Field:
     pitch = 0.035 + 0.085 * depth
     place = x / pitch + 0.35 * line(rng, x * 3, 1, 0.5)
     cell = np.floor(place).astype(np.int64)
@@ -196,6 +198,7 @@ def _city(rng: np.random.Generator, x: Field, depth: float, height: int) -> Fiel
 
 
 _RIDGES = {
+    "island": _island,
     "mountain": _mountain,
     "hill": _hill,
     "desert": _desert,
@@ -203,7 +206,22 @@ _RIDGES = {
     "city": _city,
 }
 #: How high a layer rises over its base, in heights of the picture.
-_REACH = {"mountain": 0.34, "hill": 0.15, "desert": 0.16, "forest": 0.27, "city": 0.42}
+_REACH = {
+    "island": 0.13,
+    "mountain": 0.34,
+    "hill": 0.15,
+    "desert": 0.16,
+    "forest": 0.27,
+    "city": 0.42,
+}
+#: What the layers of a place are, far to near.
+_KINDS = {
+    "sea": ("island", "island"),
+    "mountain": ("mountain", "mountain", "mountain", "hill", "forest"),
+    "forest": ("mountain", "hill", "forest", "forest", "forest"),
+    "desert": ("mountain", "desert", "desert", "desert"),
+    "city": ("hill", "city", "city", "city"),
+}
 
 
 def _add_windows(

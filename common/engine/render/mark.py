@@ -16,9 +16,7 @@ def mark(picture: Image.Image) -> None:
 
 
 @lru_cache(maxsize=16)
-def _masks(
-    width: int, height: int
-) -> list[tuple[int, tuple[int, int], Image.Image]]:
+def _masks(width: int, height: int) -> list[tuple[int, tuple[int, int], Image.Image]]:
     """Return the shadow and the text: grey, position, opacity."""
     size = max(5.0, min(height * 0.026, width / 14))
     font = ImageFont.load_default(size)

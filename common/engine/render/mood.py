@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Colour = NDArray[np.float32]  #: RGB, 0 … 1
+Colour = NDArray[Any]  #: RGB, 0 … 1
 
 
 def colour(text: str) -> Colour:

@@ -55,8 +55,12 @@ class Motion:
         sway_y = np.sin(3.1 * x - 0.8 * pace + p[1]) - np.sin(3.1 * x + p[1])
         # All of it stays inside the room that zooming in has made.
         room = zoom / 2
-        move_x = room * np.tanh(near * (0.75 * self._drift[0] * ease * 0.5) + 0.22 * sway_x)
-        move_y = room * np.tanh(near * (0.75 * self._drift[1] * ease * 0.5) + 0.22 * sway_y)
+        move_x = room * np.tanh(
+            near * (0.75 * self._drift[0] * ease * 0.5) + 0.22 * sway_x
+        )
+        move_y = room * np.tanh(
+            near * (0.75 * self._drift[1] * ease * 0.5) + 0.22 * sway_y
+        )
         from_x = (0.5 + (x - 0.5) * (1 - zoom) + move_x) * width
         from_y = (0.5 + (y - 0.5) * (1 - zoom) + move_y) * height
         to_x = np.linspace(0, width, columns + 1).round().astype(int)

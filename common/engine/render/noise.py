@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
+#: Numbers on a grid, mostly float32: numpy widens some on the way.
+Field = NDArray[Any]
 
 
 def smooth(edge0: float, edge1: float, x: Field) -> Field:

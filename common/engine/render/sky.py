@@ -101,9 +101,8 @@ class Sky:
         light = np.zeros((*np.broadcast(self.x, self.y).shape, 3), np.float32)
         hues = ((0.20, 0.95, 0.55), (0.30, 0.75, 0.95), (0.72, 0.30, 0.90))
         for band, hue in enumerate(hues):
-            sway = (
-                0.05 * np.sin(self.x * 2.3 + p[band] + 0.35 * slow)
-                + 0.03 * np.sin(self.x * 5.1 - p[band + 1] - 0.5 * slow)
+            sway = 0.05 * np.sin(self.x * 2.3 + p[band] + 0.35 * slow) + 0.03 * np.sin(
+                self.x * 5.1 - p[band + 1] - 0.5 * slow
             )
             foot = self.horizon * (0.52 + 0.13 * band * 0.6) + sway
             above = (foot - self.y) / (0.20 + 0.05 * band)

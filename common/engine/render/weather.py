@@ -13,7 +13,11 @@ class Weather:
     """What twinkles, falls or floats in one film."""
 
     def __init__(
-        self, mood: Mood, size: tuple[int, int], horizon: float, sun: tuple[float, float]
+        self,
+        mood: Mood,
+        size: tuple[int, int],
+        horizon: float,
+        sun: tuple[float, float],
     ) -> None:
         self._mood = mood
         self._width, self._height = size

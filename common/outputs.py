@@ -1,0 +1,262 @@
+"""
+What the engine made, checked and published: whole, as asked for, without its graph.
+
+A file is decoded to its last frame and copied in the same pass, because ComfyUI writes
+outputs in place: a crash leaves half a file under the right name. It is copied and not
+moved, because ComfyUI writes the whole prompt into a file's metadata.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from common.disk import flush, fsync_folder, partial
+from common.errors import NoSpace
+from common.job import Expected, Output
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer, OutputContainer
+    from av.video.stream import VideoStream
+
+POSTER_WIDTH = 1280  #: pixels, at most
+POSTER_QUALITY = 85  #: of JPEG
+
+# SaveVideo writes rates as thousandths; Matroska rounds times to milliseconds.
+_RATE_TOLERANCE = 0.005
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+class BadOutput(Exception):
+    """The engine's file is not what was asked for; the text is for people."""
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """What was decoded."""
+
+    width: int
+    height: int
+    frames: int
+    fps: float
+
+
+def publish(
+    source: Path, folder: Path, expected: Expected, *, name: str | None = None
+) -> Output:
+    """
+    Check one file and publish it in `folder`. It decodes: call it in a thread.
+
+    Videos become MP4 (packets are copied, not encoded again) with a poster beside
+    them, images PNG. A reader sees whole files only; a failure leaves nothing.
+
+    Args:
+        source: a local copy of the engine's file, MP4, MOV, WebM or Matroska; PNG,
+            JPEG or WebP. It stays.
+        name: "video.mp4" or "image.png" when None; "video-2.mp4" for a second one,
+            whose poster is "poster-2.jpg".
+
+    Raises:
+        BadOutput: broken, cut off, or with another size, length or rate.
+        NoSpace: the disk is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if expected.kind == "video":
+            return _publish_video(source, folder / (name or "video.mp4"), expected)
+        return _publish_image(source, folder / (name or "image.png"), expected)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoSpace("The disk that holds the outputs is full") from error
+        raise
+
+
+def verify(path: Path, output: Output) -> bool:
+    """Tell whether a published file is still there, to the byte."""
+    try:
+        return path.stat().st_size == output.size_bytes and (
+            _sha256(path) == output.sha256
+        )
+    except OSError:
+        return False
+
+
+def _publish_video(source: Path, path: Path, expected: Expected) -> Output:
+    poster = path.with_name(f"poster{path.stem.removeprefix('video')}.jpg")
+    with partial(path) as part, partial(poster) as still:
+        clip = _copy_video(source, part, still, expected)
+        output = Output(
+            name=path.name,
+            kind="video",
+            content_type="video/mp4",
+            size_bytes=part.stat().st_size,
+            sha256=_sha256(part),
+            width=clip.width,
+            height=clip.height,
+            frames=clip.frames,
+            fps=round(clip.fps, 3),
+            duration_s=round(clip.frames / clip.fps, 3),
+            poster=poster.name,
+        )
+        _rename({still: poster, part: path})
+        return output
+
+
+def _publish_image(source: Path, path: Path, expected: Expected) -> Output:
+    from PIL import Image
+
+    with partial(path) as part:
+        try:
+            with Image.open(source, formats=("PNG", "JPEG", "WEBP")) as opened:
+                if getattr(opened, "n_frames", 1) != 1:
+                    raise BadOutput("The image is animated")
+                opened.load()
+                image = opened.copy()
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+            EOFError,
+            Image.DecompressionBombError,
+        ) as error:
+            raise BadOutput("The image cannot be decoded") from error
+        _compare(expected, width=image.width, height=image.height)
+        image.info.clear()  # Pillow would write profile and text back
+        image.save(part, "PNG")
+        output = Output(
+            name=path.name,
+            kind="image",
+            content_type="image/png",
+            size_bytes=part.stat().st_size,
+            sha256=_sha256(part),
+            width=image.width,
+            height=image.height,
+        )
+        _rename({part: path})
+        return output
+
+
+def _copy_video(source: Path, part: Path, still: Path, expected: Expected) -> _Clip:
+    """Decode a video to its end; its packets go to `part`, one frame to `still`."""
+    import av
+
+    try:
+        with (
+            source.open("rb") as file,
+            # Named and from bytes: FFmpeg's own guess may open URLs or sockets (SDP).
+            av.open(file, "r", format=_demuxer(file)) as film,
+            # Without "bitexact" FFmpeg writes its version into the file.
+            av.open(
+                str(part.absolute()),
+                "w",
+                format="mp4",
+                options={"movflags": "+faststart", "fflags": "+bitexact"},
+            ) as copy,
+        ):
+            return _copy_packets(film, copy, still, expected)
+    except av.FFmpegError as error:
+        if error.errno in _FULL:
+            raise
+        raise BadOutput("The video cannot be decoded to its end") from error
+
+
+def _copy_packets(
+    film: InputContainer, copy: OutputContainer, still: Path, expected: Expected
+) -> _Clip:
+    if len(film.streams.video) != 1:
+        raise BadOutput(f"The file has {len(film.streams.video)} video streams, not 1")
+    video = film.streams.video[0]
+    video.thread_type = "AUTO"
+    kept = [video, *film.streams.audio]
+    copies = {stream.index: copy.add_stream_from_template(stream) for stream in kept}
+    middle = (expected.frames or video.frames) // 2
+    frames = 0
+    for packet in film.demux(kept):
+        if packet.is_corrupt:
+            raise BadOutput("The video is cut off")
+        if packet.stream.index == video.index:
+            for frame in video.decode(packet):
+                _check_frame(frame, video)
+                if frames == middle:
+                    _save_poster(frame, still)
+                frames += 1
+        if packet.size:  # an empty one only flushes the decoder
+            packet.stream = copies[packet.stream.index]
+            copy.mux(packet)
+    return _judge(video, frames, expected)
+
+
+def _check_frame(frame: VideoFrame, video: VideoStream) -> None:
+    if frame.is_corrupt:
+        # The decoder painted over what it could not read. It finds what is missing;
+        # of random bit flips within a frame, H.264 lets it notice two in three.
+        raise BadOutput("The video has a damaged frame")
+    if (frame.width, frame.height) != (video.width, video.height):
+        raise BadOutput("The video changes its size")
+
+
+def _judge(video: VideoStream, frames: int, expected: Expected) -> _Clip:
+    """Compare what was decoded with what the file claims and what was asked for."""
+    if not frames:
+        raise BadOutput("The video has no frames")
+    if video.frames not in (0, frames):  # Matroska does not say
+        raise BadOutput(f"The video has {frames} of its {video.frames} frames")
+    fps = float(video.average_rate or video.guessed_rate or 0)
+    if not fps:
+        raise BadOutput("The video has no frame rate")
+    _compare(expected, width=video.width, height=video.height, frames=frames)
+    if expected.fps and not math.isclose(fps, expected.fps, rel_tol=_RATE_TOLERANCE):
+        raise BadOutput(f"The video has {fps:g} fps, not {expected.fps:g}")
+    return _Clip(video.width, video.height, frames, fps)
+
+
+def _compare(expected: Expected, **found: int) -> None:
+    for what, value in found.items():
+        asked = getattr(expected, what)
+        if asked not in (None, value):
+            raise BadOutput(f"The {expected.kind} has {what} {value}, not {asked}")
+
+
+def _save_poster(frame: VideoFrame, still: Path) -> None:
+    scale = min(1.0, POSTER_WIDTH / frame.width)
+    image = frame.to_image(  # type: ignore[no-untyped-call]
+        width=round(frame.width * scale), height=max(1, round(frame.height * scale))
+    )
+    image.save(still, "JPEG", quality=POSTER_QUALITY)
+
+
+def _demuxer(file: BinaryIO) -> str:
+    """Return FFmpeg's name for the container, by its first bytes."""
+    head = file.read(8)
+    file.seek(0)
+    if not head:
+        raise BadOutput("The file is empty")
+    if head[4:] == b"ftyp":
+        return "mov"
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return "matroska"
+    raise BadOutput("The file is not an MP4, MOV, WebM or Matroska video")
+
+
+def _rename(names: dict[Path, Path]) -> None:
+    """Give the parts of one folder their names; all of them or none."""
+    for part in names:
+        flush(part)
+    try:
+        for part, path in names.items():
+            part.replace(path)
+        fsync_folder(path.parent)
+    except BaseException:
+        for path in names.values():
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

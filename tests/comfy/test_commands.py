@@ -1,0 +1,23 @@
+"""The command lines of local engines."""
+
+import sys
+
+from common.comfy.commands import comfyui_command, embedded_command
+
+
+def test_comfyui_command(tmp_path):
+    """ComfyUI listens on loopback, and what the user adds comes last."""
+    command = comfyui_command(tmp_path, "python3", 8188, "--lowvram --listen '::1'")
+
+    assert command[:2] == ["python3", str(tmp_path / "main.py")]
+    assert "--disable-metadata" in command
+    assert command[-3:] == ["--lowvram", "--listen", "::1"]
+
+
+def test_embedded_command(tmp_path):
+    """The embedded engine runs under our own Python, its speed as short as it goes."""
+    command = embedded_command(8188, tmp_path, 20.0, models=tmp_path / "models")
+
+    assert command[:3] == [sys.executable, "-m", "common.engine"]
+    assert command[command.index("--speed") + 1] == "20"
+    assert command[-2:] == ["--models", str(tmp_path / "models")]
