@@ -96,7 +96,7 @@ class Json(logging.Formatter):
 
 
 class Stderr(logging.StreamHandler[TextIO]):
-    """Writes to stderr as it is at the moment: a progress bar may stand in its place."""
+    """Writes to stderr as it is at the moment; a progress bar may stand in for it."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

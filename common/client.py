@@ -1,0 +1,353 @@
+"""
+The synchronous client of a service: submit, watch, download.
+
+    client = Client("http://127.0.0.1:8189")
+    job = client.submit({"prompt": "a red fox in snow"})
+    for job in client.watch(job["id"]):
+        print(job["status"], job["progress"]["value"])
+    client.download(job, Path("fox.mp4"))
+
+Whatever can be lost on the way is asked for again: a submission under the same
+idempotency key, a watch from the last change seen, a download from the last byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlsplit
+
+import requests
+import websocket
+
+from common.disk import partial, publish_part
+from common.job import TERMINAL
+
+JsonObject = dict[str, Any]
+
+TERMINAL_WORDS = frozenset(status.value for status in TERMINAL)
+AGAIN = frozenset({429, 502, 503, 504})
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+CHUNK_BYTES = 1 << 20
+SOCKET_SILENCE_S = 45.0  # the service pings every 20 s
+POLL_S = 1.0
+CONNECT_S = 10.0
+
+
+class Refused(Exception):
+    """The service said no: its problem document."""
+
+    def __init__(
+        self, status: int, problem: Mapping[str, Any], retry_after_s: float | None
+    ) -> None:
+        self.status = status
+        self.code = str(problem.get("code", "internal"))
+        self.detail = str(problem.get("detail") or f"the service answered {status}")
+        self.errors: list[JsonObject] = list(problem.get("errors") or [])
+        self.request_id = problem.get("request_id")
+        self.retry_after_s = retry_after_s
+        super().__init__(self.detail)
+
+
+class Unreachable(Exception):
+    """Nothing answers at the address, or no longer."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"no service answers at {url}")
+        self.url = url
+
+
+class BadDownload(Exception):
+    """The bytes that came are not those of the output."""
+
+
+class Client:
+    """
+    One service.
+
+    Args:
+        url: such as http://127.0.0.1:8189.
+        api_key: sent as `Authorization: Bearer`.
+        timeout_s: silence on one connection.
+        patience_s: how long the service may be away, or full, before we give up.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = 60.0,
+        patience_s: float = 60.0,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._timeout = (min(CONNECT_S, timeout_s), timeout_s)
+        self._patience_s = patience_s
+        self._key = api_key
+        self._session = requests.Session()
+        self._session.auth = self._authorize
+        # A company's proxy has no way back to this machine.
+        self._session.trust_env = urlsplit(self.url).hostname not in LOOPBACK
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    # ---- calls
+
+    def card(self) -> JsonObject:
+        """Return what the service is."""
+        return self._json("GET", "/", patience_s=0)
+
+    def ready(self) -> JsonObject:
+        """Return whether a job could run now, and what is missing."""
+        return self._json("GET", "/ready", patience_s=0, fine=(200, 503))
+
+    def submit(
+        self,
+        fields: Mapping[str, object],
+        files: Mapping[str, Path] | None = None,
+        idempotency_key: str | None = None,
+    ) -> JsonObject:
+        """
+        Hand in a request and return its job.
+
+        Raises:
+            Refused: a field is wrong, or the queue stayed full.
+            Unreachable: nothing answered for as long as we have patience.
+        """
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        if not files:
+            return self._json("POST", "/generate", json=dict(fields), headers=headers)
+        texts = {name: _text(value) for name, value in fields.items()}
+        return self._json("POST", "/generate", data=texts, paths=files, headers=headers)
+
+    def upload(self, path: Path) -> JsonObject:
+        """Send a file ahead; its `id` is taken wherever a file is."""
+        return self._json("POST", "/uploads", paths={"file": path})
+
+    def get(self, job_id: str) -> JsonObject:
+        """Return a job."""
+        return self._json("GET", _job(job_id))
+
+    def list(
+        self, *, status: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> JsonObject:
+        """Return a page of jobs, newest first, and `next_cursor`."""
+        query = {"status": status, "limit": limit, "cursor": cursor}
+        return self._json("GET", "/jobs", params=query)
+
+    def cancel(self, job_id: str) -> JsonObject:
+        """Ask to stop a job, and return it."""
+        return self._json("POST", f"{_job(job_id)}/cancel")
+
+    # ---- following
+
+    def watch(self, job_id: str) -> Iterator[JsonObject]:
+        """
+        Yield the job now and after each change; the last one is over.
+
+        Over the WebSocket; where that does not stand, the job is asked for.
+
+        Raises:
+            Refused: there is no such job.
+            Unreachable: the service stayed away for as long as we have patience.
+        """
+        seen: int | None = None
+        last: JsonObject | None = None
+        while True:
+            try:
+                for number, job in self._frames(job_id, seen):
+                    seen, last = number, job
+                    yield job
+                    if over(job):
+                        return
+            except (OSError, websocket.WebSocketException, ValueError):
+                pass  # asked for below, which also tells why
+            job = self.get(job_id)
+            if job != last:
+                last = job
+                yield job
+            if over(job):
+                return
+            time.sleep(POLL_S)
+
+    def _frames(
+        self, job_id: str, after: int | None
+    ) -> Iterator[tuple[int, JsonObject]]:
+        query = "" if after is None else f"?last_event_id={after}"
+        address = f"ws{self.url.removeprefix('http')}{_job(job_id)}/ws{query}"
+        headers = [f"Authorization: Bearer {self._key}"] if self._key else []
+        connection = websocket.create_connection(
+            address,
+            timeout=CONNECT_S,
+            header=headers,
+            suppress_origin=True,
+            enable_multithread=False,
+        )
+        with closing(connection):
+            connection.settimeout(SOCKET_SILENCE_S)
+            while text := connection.recv():
+                frame = json.loads(text)
+                if frame["event"] == "job":
+                    yield frame["id"], frame["data"]
+
+    # ---- downloads
+
+    def download(self, job: JsonObject, path: Path, output: int = 0) -> Path:
+        """
+        Save an output of a job under `path`, whole and checked or not at all.
+
+        Raises:
+            Refused: the file is gone.
+            Unreachable: the service stayed away for as long as we have patience.
+            BadDownload: its sha256 is not the one that the job names.
+        """
+        wanted = job["outputs"][output]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial(path) as part:
+            digest = hashlib.sha256()
+            with part.open("wb") as file:
+                self._fetch(wanted, file, digest.update)
+            if digest.hexdigest() != wanted["sha256"]:
+                raise BadDownload(f"{wanted['name']} came damaged: try again")
+            publish_part(part, path)
+        return path
+
+    def _fetch(self, wanted: JsonObject, file: BinaryIO, update: Any) -> None:
+        """Read a file to its end, going on where a connection broke."""
+        size, at = wanted["size_bytes"], 0
+        end = time.monotonic() + self._patience_s
+        while at < size:
+            headers = {"Accept-Encoding": "identity"}
+            if at:
+                headers |= {
+                    "Range": f"bytes={at}-",
+                    "If-Range": f'"{wanted["sha256"]}"',
+                }
+            try:
+                with self._call("GET", wanted["url"], headers=headers) as answer:
+                    if at and answer.status_code != requests.codes.partial_content:
+                        raise BadDownload(f"{wanted['name']} changed on the way")
+                    for chunk in answer.iter_content(CHUNK_BYTES):
+                        file.write(chunk)
+                        update(chunk)
+                        at += len(chunk)
+                        end = time.monotonic() + self._patience_s
+                if at < size:
+                    raise requests.ConnectionError("cut short")
+            except requests.RequestException:
+                if time.monotonic() > end:
+                    raise Unreachable(self.url) from None
+                time.sleep(POLL_S)
+
+    # ---- one call
+
+    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        # As `auth`, so that no .netrc replaces it and no redirect takes it elsewhere.
+        if self._key:
+            request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
+
+    def _json(self, method: str, path: str, **options: Any) -> JsonObject:
+        with self._call(method, path, **options) as answer:
+            try:
+                found = answer.json()
+            except (ValueError, requests.RequestException):
+                raise Unreachable(self.url) from None
+        if not isinstance(found, dict):
+            raise Unreachable(self.url)
+        return found
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        paths: Mapping[str, Path] | None = None,
+        patience_s: float | None = None,
+        fine: tuple[int, ...] = (),
+        **options: Any,
+    ) -> requests.Response:
+        """Call until there is an answer that another try would not change."""
+        patience_s = self._patience_s if patience_s is None else patience_s
+        end = time.monotonic() + patience_s
+        pause_s = 0.25
+        while True:
+            refusal: Refused | None = None
+            try:
+                answer = self._once(method, path, paths, options)
+            except (requests.ConnectionError, requests.Timeout):
+                wait_s = pause_s
+            else:
+                if answer.ok or answer.status_code in fine:
+                    return answer
+                refusal = _refusal(answer)
+                if answer.status_code not in AGAIN:
+                    raise refusal
+                wait_s = max(pause_s, refusal.retry_after_s or 0)
+            if time.monotonic() + wait_s > end:
+                raise refusal or Unreachable(self.url)
+            time.sleep(wait_s)
+            pause_s = min(5.0, pause_s * 2)
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        paths: Mapping[str, Path] | None,
+        options: Mapping[str, Any],
+    ) -> requests.Response:
+        with ExitStack() as stack:
+            files = {
+                name: (one.name, stack.enter_context(one.open("rb")))
+                for name, one in (paths or {}).items()
+            }
+            return self._session.request(
+                method,
+                self.url + path,
+                files=files or None,
+                timeout=self._timeout,
+                stream=True,
+                **options,
+            )
+
+
+def over(job: Mapping[str, Any]) -> bool:
+    """Tell whether a job will not change any more."""
+    return job["status"] in TERMINAL_WORDS
+
+
+def _job(job_id: str) -> str:
+    return f"/jobs/{quote(job_id, safe='')}"
+
+
+def _text(value: object) -> str:
+    """Return a field as the text of a multipart part."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _refusal(answer: requests.Response) -> Refused:
+    """Read a problem document; a proxy's page counts as an empty one."""
+    with answer:
+        try:
+            problem = answer.json()
+        except (ValueError, requests.RequestException):
+            problem = {}
+    after = answer.headers.get("Retry-After", "")
+    seconds = float(after) if after.isdecimal() else None
+    return Refused(
+        answer.status_code, problem if isinstance(problem, dict) else {}, seconds
+    )

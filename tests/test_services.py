@@ -1,0 +1,157 @@
+"""One contract for all services; a new one is tested by existing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.engine.validate import validate
+from common.errors import InvalidInput
+from common.service import NoSuchService, find, folders, load
+from common.workflow import WEIGHT_SUFFIXES
+from tests.live import engine, wrapper
+
+ROOT = Path(__file__).parent.parent
+RECORDED = sorted((ROOT / "tests" / "data").glob("object_info_*.json"))
+FOLDERS = folders(ROOT)
+
+# What a request needs, and the smallest clip that is allowed.
+TINY = {
+    "prompt": "a red fox in snow",
+    "width": 256,
+    "height": 256,
+    "frames": 5,
+    "steps": 2,
+}
+
+
+@pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
+def service(request):
+    """Load each service in turn."""
+    return load(request.param)
+
+
+def fields(service, **given):
+    """Return the smallest request of a service."""
+    there = service.request.model_fields
+    return {k: v for k, v in TINY.items() if k in there} | given
+
+
+def test_there_are_services():
+    """The contract below is not vacuous."""
+    assert FOLDERS
+
+
+def test_every_patch_lands(service):
+    """Each field reaches a node input that the exported workflow really has."""
+    for _, patch in service.request.patches():
+        assert patch.input in service.workflow.inputs(patch.title, patch.input)
+
+
+def test_defaults_agree_with_the_workflow(service):
+    """Our default is the value the author exported, so neither can drift alone."""
+    for name, patch in service.request.patches():
+        default = service.request.model_fields[name].get_default()
+        if isinstance(default, int | float | str):
+            exported = service.workflow.inputs(patch.title, patch.input)[patch.input]
+            assert exported == default, name
+
+
+def test_titles_are_unique_and_given(service):
+    """A person who opens the workflow finds each node by what it does."""
+    titles = [n.get("_meta", {}).get("title") for n in service.workflow.nodes.values()]
+
+    assert None not in titles
+    assert len(set(titles)) == len(titles)
+
+
+def test_unknown_fields_are_refused(service):
+    """A typo in a field's name is an error, not a setting that is ignored."""
+    with pytest.raises(InvalidInput, match="stpes"):
+        service.request.accept(fields(service, stpes=4))
+
+
+def test_every_field_explains_itself(service):
+    """Type, description and form hints are in the schema, and nowhere else."""
+    properties = service.request.model_json_schema()["properties"]
+    for name, schema in properties.items():
+        inner = [schema, *schema.get("anyOf", [])]
+        assert any("description" in one for one in inner), name
+        hints = [one["x-ui"] for one in inner if "x-ui" in one]
+        assert hints, name
+        assert {"widget", "group"} <= set(hints[0]), name
+
+
+def test_only_safetensors_are_loaded(service):
+    """No pickled weights, ever."""
+    for node in service.workflow.nodes.values():
+        for name, value in node["inputs"].items():
+            if name.endswith("_name") and isinstance(value, str) and "." in value:
+                assert value.endswith(WEIGHT_SUFFIXES), value
+
+
+@pytest.mark.parametrize("recorded", RECORDED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("with_image", [False, True], ids=["bare", "with files"])
+def test_the_workflow_suits_the_real_comfyui(service, recorded, with_image):
+    """Classes, inputs, types and ranges, as two real versions describe them."""
+    media = service.request.media_fields()
+    given = dict.fromkeys(media, "x.png") if with_image else {}
+    request = service.request.accept(fields(service, **given))
+    definitions = json.loads(recorded.read_text(encoding="utf-8"))
+
+    verdict = validate(request.apply(service.workflow).nodes, definitions)
+
+    # Which files there are is a matter of the machine that was recorded.
+    problems = [
+        (node, problem)
+        for node, found in verdict.node_errors.items()
+        for problem in found["errors"]
+        if not about_a_file(problem)
+    ]
+    assert not problems
+    unknown = verdict.error and verdict.error["type"] == "invalid_prompt"
+    assert not unknown, verdict.error
+    output = service.workflow.node(service.output)
+    assert definitions[output["class_type"]]["output_node"]
+
+
+def about_a_file(problem):
+    """Tell whether a problem is that a file is not on the recorded machine."""
+    value = problem["extra_info"].get("received_value")
+    return isinstance(value, str) and value.endswith((*WEIGHT_SUFFIXES, ".png"))
+
+
+async def test_a_request_becomes_an_output(service, tmp_path):
+    """From POST to a downloaded file, through the public surface only."""
+    async with (
+        engine(tmp_path / "engine") as engine_url,
+        wrapper(tmp_path / "data", engine_url, service=service) as live,
+    ):
+        status, job = await live.post("/generate", json=fields(service))
+        assert status == 202, job
+        done = await live.finished(job["id"])
+        async with live.http.get(live.url + done["outputs"][0]["url"]) as answer:
+            size = len(await answer.read())
+
+    assert done["status"] == "succeeded", done["error"]
+    assert size == done["outputs"][0]["size_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nothing-such", "is not a service"), ("", "fits several|is not a service|^''")],
+    ids=["unknown", "empty"],
+)
+def test_an_unknown_service_is_refused_with_the_names_there_are(name, message):
+    """A prefix must be unique."""
+    if name == "" and len(FOLDERS) == 1:
+        assert find(name) == FOLDERS[0]
+        return
+    with pytest.raises(NoSuchService, match=message):
+        find(name)
+
+
+def test_a_unique_prefix_names_a_service():
+    """People do not type whole folder names."""
+    assert find(FOLDERS[0].name) == FOLDERS[0]
+    assert find("fastwan2.2-5b-network").name == "fastwan2.2-5b-network-storage"
