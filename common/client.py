@@ -17,7 +17,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -89,11 +89,13 @@ class Client:
         self.url = url.rstrip("/")
         self._timeout = (min(CONNECT_S, timeout_s), timeout_s)
         self._patience_s = patience_s
-        self._key = api_key
+        self.api_key = api_key
         self._session = requests.Session()
         self._session.auth = self._authorize
         # A company's proxy has no way back to this machine.
-        self._session.trust_env = urlsplit(self.url).hostname not in LOOPBACK
+        host = urlsplit(self.url).hostname
+        self._session.trust_env = host not in LOOPBACK
+        self._no_proxy = [host] if host in LOOPBACK else None
 
     def __enter__(self) -> Client:
         return self
@@ -131,7 +133,7 @@ class Client:
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         if not files:
             return self._json("POST", "/generate", json=dict(fields), headers=headers)
-        texts = {name: _text(value) for name, value in fields.items()}
+        texts = {k: _text(v) for k, v in fields.items() if v is not None}
         return self._json("POST", "/generate", data=texts, paths=files, headers=headers)
 
     def upload(self, path: Path) -> JsonObject:
@@ -169,11 +171,12 @@ class Client:
         last: JsonObject | None = None
         while True:
             try:
-                for number, job in self._frames(job_id, seen):
-                    seen, last = number, job
-                    yield job
-                    if over(job):
-                        return
+                with closing(self._frames(job_id, seen)) as frames:
+                    for number, job in frames:
+                        seen, last = number, job
+                        yield job
+                        if over(job):
+                            return
             except (OSError, websocket.WebSocketException, ValueError):
                 pass  # asked for below, which also tells why
             job = self.get(job_id)
@@ -186,16 +189,16 @@ class Client:
 
     def _frames(
         self, job_id: str, after: int | None
-    ) -> Iterator[tuple[int, JsonObject]]:
+    ) -> Generator[tuple[int, JsonObject], None, None]:
         query = "" if after is None else f"?last_event_id={after}"
         address = f"ws{self.url.removeprefix('http')}{_job(job_id)}/ws{query}"
-        headers = [f"Authorization: Bearer {self._key}"] if self._key else []
+        headers = [f"Authorization: Bearer {self.api_key}"] if self.api_key else []
         connection = websocket.create_connection(
             address,
             timeout=CONNECT_S,
             header=headers,
             suppress_origin=True,
-            enable_multithread=False,
+            http_no_proxy=self._no_proxy,
         )
         with closing(connection):
             connection.settimeout(SOCKET_SILENCE_S)
@@ -257,8 +260,8 @@ class Client:
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         # As `auth`, so that no .netrc replaces it and no redirect takes it elsewhere.
-        if self._key:
-            request.headers["Authorization"] = f"Bearer {self._key}"
+        if self.api_key:
+            request.headers["Authorization"] = f"Bearer {self.api_key}"
         return request
 
     def _json(self, method: str, path: str, **options: Any) -> JsonObject:

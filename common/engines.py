@@ -29,8 +29,8 @@ class RemoteEngine:
 
     ours = False
 
-    def __init__(self, url: str) -> None:
-        self.comfy = Comfy(url)
+    def __init__(self, url: str, client_file: Path) -> None:
+        self.comfy = Comfy(url, client_file=client_file)
 
     async def start(self) -> None:
         """Begin to connect."""
@@ -136,7 +136,10 @@ def of(settings: Settings, data: Path) -> list[AnyEngine]:
         root = Path(__file__).parent.parent
         return [_own(command, port, data, cwd=root, output=folder / "output")]
     if settings.engine_urls:
-        return [RemoteEngine(url) for url in settings.engine_urls]
+        return [
+            RemoteEngine(url, data / f"client-{number}")
+            for number, url in enumerate(settings.engine_urls)
+        ]
     port = engine_port(settings)
     if settings.comfyui_dir is not None:
         folder = settings.comfyui_dir

@@ -53,6 +53,7 @@ class Comfy:
         answer_s: for the first byte of an answer, and between any two. ComfyUI is
             slow while it loads tens of GB, since loading may hold its interpreter.
         silence_s: a socket silent for so long, though pinged, counts as lost.
+        client_file: where to remember the client id over our own restarts.
     """
 
     def __init__(
@@ -62,12 +63,15 @@ class Comfy:
         connect_s: float = 5.0,
         answer_s: float = 30.0,
         silence_s: float = 20.0,
+        client_file: Path | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self.info: EngineInfo | None = None  #: as of the last (re)connect
         self._connect_s = connect_s
         self._http = Http(url, connect_s=connect_s, answer_s=answer_s)
-        self._feed = Feed(self._http, self.stats, silence_s=silence_s)
+        self._feed = Feed(
+            self._http, self.stats, silence_s=silence_s, client_file=client_file
+        )
         self._choices: dict[tuple[str, str], tuple[float, tuple[str, ...]]] = {}
 
     async def start(self) -> None:

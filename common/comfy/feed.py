@@ -14,6 +14,7 @@ import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import aiohttp
 
@@ -40,6 +41,8 @@ class Feed:
     Args:
         before_connect: awaited before each attempt; may raise EngineUnreachable.
         silence_s: a socket that says nothing for so long, though pinged, is dropped.
+        client_file: remembers the client id over a restart of ours, so that a prompt
+            that still runs is heard again. Its server saw the old socket die with us.
     """
 
     def __init__(
@@ -48,8 +51,10 @@ class Feed:
         before_connect: Callable[[], Awaitable[object]],
         *,
         silence_s: float,
+        client_file: Path | None = None,
     ) -> None:
-        self.client_id = uuid.uuid4().hex
+        self._client_file = client_file
+        self.client_id = ""
         self.alive = asyncio.Event()
         self._http = http
         self._before_connect = before_connect
@@ -60,13 +65,16 @@ class Feed:
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._kick = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
 
     def start(self) -> None:
         """Start the task."""
+        self.client_id = self._remembered() or self._fresh_id()
         self._task = asyncio.create_task(self._stand(), name="comfy-feed")
 
     async def close(self) -> None:
         """End the task and the socket; followers are told."""
+        self._closing = True
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -89,7 +97,7 @@ class Feed:
     async def reconnect(self) -> None:
         """Close the socket, which may be deaf, and stand up anew under a fresh id."""
         socket, self._socket = self._socket, None
-        self.client_id = uuid.uuid4().hex
+        self.client_id = self._fresh_id()
         self.alive.clear()
         if socket is not None:
             await socket.close()
@@ -152,10 +160,24 @@ class Feed:
         finally:
             self.alive.clear()
             self._socket = self._running = None
-            if not clean and self.client_id == client_id:
-                self.client_id = uuid.uuid4().hex
+            if not (clean or self._closing) and self.client_id == client_id:
+                self.client_id = self._fresh_id()
             if stood:
                 self._lost()
+
+    def _remembered(self) -> str | None:
+        """Return the id that an earlier process used last."""
+        with contextlib.suppress(OSError, ValueError):
+            if self._client_file is not None:
+                return uuid.UUID(self._client_file.read_text()).hex
+        return None
+
+    def _fresh_id(self) -> str:
+        client_id = uuid.uuid4().hex
+        if self._client_file is not None:
+            with contextlib.suppress(OSError):  # it is for progress only
+                self._client_file.write_text(client_id)
+        return client_id
 
     def _lost(self) -> None:
         log.info("the engine's socket is gone")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
@@ -94,24 +95,28 @@ class Sockets:
         self._loop = asyncio.get_running_loop()
         self._by_sid: dict[str, Socket] = {}
         self._open: dict[Socket, web.Request] = {}
-        self._posted: deque[tuple[str | Preview, str | None]] = deque()
+        self._lock = threading.Lock()  # guards the next two
+        self._posted: list[tuple[str | Preview, str | None]] = []
+        self._coming = False  #: a delivery is on its way
         self._turn = asyncio.Lock()
 
     def post(self, frame: str | Preview, sid: str | None) -> None:
         """Send a frame to one client, or with None to all."""
-        self._posted.append((frame, sid))
-        if len(self._posted) == 1:  # else a delivery is on its way already
+        with self._lock:
+            self._posted.append((frame, sid))
+            first, self._coming = not self._coming, True
+        if first:
             self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
+        with self._lock:
+            posted, self._posted, self._coming = self._posted, [], False
         muted = self._faults.take("mute_socket")
-        while self._posted:
-            frame, sid = self._posted[0]
+        for frame, sid in posted:
             targets = self._by_sid.values() if sid is None else [self._by_sid.get(sid)]
             for socket in list(targets):
                 if socket is not None and not muted and not socket.push(frame):
                     self._cut(socket)
-            self._posted.popleft()
 
     def cut_all(self) -> None:
         """Cut every connection, as the death of the process would."""

@@ -214,7 +214,7 @@ class Runner:
     def _note(self, run: Run, event: Event) -> None:
         """Move the meter, and tell the watchers when it shows."""
         run.heard = time.monotonic()
-        run.waiting_since = None
+        run.waiting_since, run.blind = None, False
         run.meter = run.meter.after(event, run.heard)
         self._ledger.advance(run.job.id, run.meter.progress(run.heard))
 

@@ -130,7 +130,7 @@ async def client(engine):
 
 @pytest.fixture
 def workflow():
-    """Return a function that loads a workflow and changes inputs: {"3": {"seed": 1}}."""
+    """Return a function that loads a workflow with changes: {"3": {"seed": 1}}."""
 
     def load(name="fastwan_t2v", changes=None):
         graph = deepcopy(json.loads((DATA / f"{name}.json").read_text("utf-8")))

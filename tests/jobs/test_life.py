@@ -190,6 +190,7 @@ async def test_a_restarted_wrapper_adopts_what_runs(tmp_path):
         async with wrapper(
             tmp_path / "data", engine_url, drain_s=0, limits=QUICK
         ) as live:
+            await live.until(running["id"], lambda j: j["progress"]["step"])
             first = await live.finished(running["id"])
             second = await live.finished(waiting["id"])
 

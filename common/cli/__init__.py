@@ -1,0 +1,1 @@
+"""The `wan` command: everything that a person types."""

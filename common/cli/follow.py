@@ -1,0 +1,176 @@
+"""Follows a job to its end: a bar on a terminal, lines elsewhere, JSON when asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from common.cli.screen import FAILED, INTERRUPTED, Stop, console, put, say, terminal
+from common.client import Client, Refused, Unreachable
+
+Show = Callable[[dict[str, Any]], None]
+
+WHY_S = 5.0  # a job that still waits then is told about
+CANCEL_S = 10.0
+
+
+def follow(client: Client, job: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
+    """
+    Return the finished job; Ctrl-C cancels it.
+
+    Raises:
+        Stop: it did not succeed; the hint says what to do.
+    """
+    try:
+        with _view(as_json) as show, _explained(client, job["id"]):
+            for job in client.watch(job["id"]):  # noqa: B020 - it is the same job
+                show(job)
+    except KeyboardInterrupt:
+        raise Stop(_canceled(client, job["id"]), code=INTERRUPTED) from None
+    if job["status"] == "succeeded":
+        return job
+    error = job["error"] or {}
+    message = error.get("message") or f"it {job['status']}"
+    raise Stop(f"job {job['id']}: {message}", error.get("hint"), FAILED)
+
+
+def save(client: Client, job: dict[str, Any], out: Path | None) -> list[Path]:
+    """Download a job's outputs to `out`, a file or folder, or beside us; say where."""
+    outputs = job["outputs"]
+    paths = [_path(job, one["name"], out, alone=len(outputs) == 1) for one in outputs]
+    for number, path in enumerate(paths):
+        try:
+            client.download(job, path, number)
+        except OSError as error:
+            raise Stop(f"cannot write {path}: {error.strerror}") from None
+    return paths
+
+
+def summary(job: dict[str, Any]) -> str:
+    """Return what was made, in a line."""
+    one = job["outputs"][0]
+    parts = [f"{one['width']}×{one['height']}"]
+    if one["frames"]:
+        parts.append(f"{one['frames']} frames at {one['fps']:g} fps")
+    parts.append(f"seed {job['request'].get('seed')}")
+    parts.append(f"{job['timings']['total_s']:.1f} s")
+    note = " (a preview by the embedded engine)" if job["engine"] == "embedded" else ""
+    return ", ".join(parts) + note
+
+
+def _path(job: dict[str, Any], name: str, out: Path | None, *, alone: bool) -> Path:
+    own = f"{job['service']}-{job['id'][:8]}{Path(name).suffix}"
+    if out is None:
+        return Path(own if alone else f"{job['id'][:8]}-{name}")
+    if out.is_dir():
+        return out / (own if alone else name)
+    return out if alone else out.with_name(f"{out.stem}-{name}")
+
+
+def _canceled(client: Client, job_id: str) -> str:
+    """Ask the service to stop, and return what came of it."""
+    asked = Client(client.url, client.api_key, patience_s=0, timeout_s=CANCEL_S)
+    with asked:
+        try:
+            asked.cancel(job_id)
+        except (Refused, Unreachable, requests.RequestException):
+            return f"could not cancel job {job_id}; it may go on"
+    return f"canceled job {job_id}"
+
+
+@contextmanager
+def _explained(client: Client, job_id: str) -> Iterator[None]:
+    """Say why the job waits, if it does: nothing else would."""
+
+    def explain() -> None:
+        with Client(client.url, client.api_key, patience_s=0) as other:
+            try:
+                waits = other.get(job_id)["status"] == "queued"
+                missing = other.ready()["missing"] if waits else []
+            except (Refused, Unreachable, requests.RequestException, KeyError):
+                return
+        for one in missing:
+            hint = f" ({one['hint']})" if one.get("hint") else ""
+            say(f"waiting: {one['message']}{hint}")
+
+    timer = threading.Timer(WHY_S, explain)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def _view(as_json: bool) -> Iterator[Show]:
+    if as_json:
+        yield lambda job: put(json.dumps(job, ensure_ascii=False))
+    elif terminal():
+        with _bar() as show:
+            yield show
+    else:
+        yield _lines()
+
+
+def _lines() -> Show:
+    """Return what writes a line for each new stage."""
+    last = ""
+
+    def show(job: dict[str, Any]) -> None:
+        nonlocal last
+        text = _stage(job)
+        if text != last:
+            say(f"{text} ({job['progress']['value']:.0%})")
+            last = text
+
+    return show
+
+
+@contextmanager
+def _bar() -> Iterator[Show]:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(bar_width=40),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    with Progress(*columns, console=console(), transient=True) as progress:
+        task = progress.add_task("queued", total=1.0, detail="")
+
+        def show(job: dict[str, Any]) -> None:
+            now = job["progress"]
+            progress.update(
+                task, completed=now["value"], description=_stage(job), detail=_rest(now)
+            )
+
+        yield show
+
+
+def _stage(job: dict[str, Any]) -> str:
+    if job["status"] == "queued" and job["queue_position"]:
+        return f"queued, {job['queue_position']} before it"
+    if job["status"] in ("queued", "canceling"):
+        return str(job["status"])
+    return str(job["progress"]["stage"])
+
+
+def _rest(now: dict[str, Any]) -> str:
+    """
+    Return step and time left.
+
+    >>> _rest({"step": 3, "steps": 8, "eta_s": 12.4})
+    'step 3/8, 12 s left'
+    """
+    parts = [f"step {now['step']}/{now['steps']}"] if now["step"] else []
+    if now["eta_s"] is not None:
+        parts.append(f"{now['eta_s']:.0f} s left")
+    return ", ".join(parts)

@@ -1,0 +1,114 @@
+"""What a person reads: data on stdout, everything else on stderr, errors in one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FAILED = 1
+WRONG_USE = 2
+PORT_TAKEN = 3
+NO_SERVICE = 4
+INTERRUPTED = 130
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 the job or a check failed, 2 wrong options or settings,"
+    " 3 the port is taken, 4 no service answers, 130 interrupted."
+)
+
+
+class Stop(Exception):
+    """The command ends here; the message says why, the hint what to do."""
+
+    def __init__(self, message: str, hint: str | None = None, code: int = FAILED):
+        super().__init__(message)
+        self.hint = hint
+        self.code = code
+
+
+def put(data: str) -> None:
+    """Write data to stdout."""
+    typer.echo(data)
+
+
+def say(text: str) -> None:
+    """Write a remark to stderr."""
+    typer.echo(text, err=True)
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """Return a console for stderr, or for `stream`; plain when that is no terminal."""
+    from rich.console import Console
+
+    return Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+
+
+def terminal() -> bool:
+    """Tell whether a person watches stderr on something that can draw."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn the errors that have a cure into `Stop`; others are bugs and stay."""
+    from common.client import BadDownload, Refused, Unreachable
+    from common.settings import BadSettings
+
+    try:
+        yield
+    except BadSettings as error:
+        raise Stop(str(error), code=WRONG_USE) from None
+    except Unreachable as error:
+        raise Stop(
+            str(error),
+            "start one with 'wan serve SERVICE', or name another with --url",
+            NO_SERVICE,
+        ) from None
+    except BadDownload as error:
+        raise Stop(str(error)) from None
+    except Refused as error:
+        raise Stop(complaint(error.detail, error.errors), key_hint(error)) from None
+
+
+def complaint(detail: str, errors: list[dict[str, str]]) -> str:
+    """Return a refusal as `field: message (hint)` lines."""
+    lines = [
+        f"{one['field']}: {one['message']}"
+        + (f" ({one['hint']})" if one.get("hint") else "")
+        for one in errors
+    ]
+    return "\n".join(lines) or detail
+
+
+def key_hint(error: object) -> str | None:
+    """Return how a key is given, where that is what was missing."""
+    if getattr(error, "status", None) == 401:
+        return "set WAN_API_KEY to a key of the service"
+    return None
+
+
+def guarded(run: Callable[[], object]) -> int:
+    """Run a command; return its exit code, with an error said in a line or two."""
+    try:
+        run()
+    except Stop as stop:
+        lines = str(stop).splitlines() or [""]
+        say("\n".join([f"error: {lines[0]}", *(f"       {one}" for one in lines[1:])]))
+        if stop.hint:
+            say(f"hint:  {stop.hint}")
+        return stop.code
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # `wan jobs list | head`
+        # Python would complain once more when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
