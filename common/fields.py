@@ -42,7 +42,7 @@ Prompt = Annotated[
     str,
     Field(
         min_length=1,
-        max_length=2000,
+        max_length=4000,
         description="What the video shows.",
         examples=["a red fox trotting through fresh snow, morning light"],
         json_schema_extra=ui("textarea", "prompt"),
@@ -52,7 +52,7 @@ Prompt = Annotated[
 NegativePrompt = Annotated[
     str,
     Field(
-        max_length=2000,
+        max_length=4000,
         description="What the video must not show. Absent: the model's own default.",
         json_schema_extra=ui("textarea", "prompt", advanced=True),
     ),
@@ -200,15 +200,17 @@ Scheduler = Annotated[
 ]
 
 
+_PART = r"[A-Za-z0-9]([A-Za-z0-9 ._+()-]*[A-Za-z0-9_+()-])?"
+
+
 class Lora(BaseModel):
     """A LoRA on the volume; `GET /loras` lists them."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    # A name is looked up in what the engine lists, never joined to a path.
-    name: Annotated[
-        str, Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+()/-]*$")
-    ]
+    # A name is looked up in what the engine lists, never joined to a path; and it could
+    # not leave a folder: each part begins with a letter or digit and ends in no dot.
+    name: Annotated[str, Field(max_length=200, pattern=f"^{_PART}(/{_PART})*$")]
     strength: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] = 1.0
 
 

@@ -119,7 +119,7 @@ def set_up(settings: Settings, *, quiet: bool = False) -> None:
     """
     Send every logger's lines to stderr in the form that the settings ask for.
 
-    With `quiet`, warnings and worse only, unless a level was asked for.
+    With `quiet`, errors only, unless a level was asked for: a person follows the job.
     """
     redact = Redaction(secrets_of(settings))
     handler = Stderr()
@@ -127,7 +127,7 @@ def set_up(settings: Settings, *, quiet: bool = False) -> None:
         Json(redact) if settings.log_format == "json" else Text(redact)
     )
     asked = "log_level" in settings.model_fields_set
-    level = "WARNING" if quiet and not asked else settings.log_level.upper()
+    level = "ERROR" if quiet and not asked else settings.log_level.upper()
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

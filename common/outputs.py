@@ -53,7 +53,8 @@ def publish(
     Check one file and publish it in `folder`. It decodes: call it in a thread.
 
     Videos become MP4 (packets are copied, not encoded again) with a poster beside
-    them, images PNG. A reader sees whole files only; a failure leaves nothing.
+    them; images become PNG, RGB or RGBA. A reader sees whole files only; a failure
+    leaves nothing.
 
     Args:
         source: a local copy of the engine's file, MP4, MOV, WebM or Matroska; PNG,
@@ -115,8 +116,8 @@ def _publish_image(source: Path, path: Path, expected: Expected) -> Output:
             with Image.open(source, formats=("PNG", "JPEG", "WEBP")) as opened:
                 if getattr(opened, "n_frames", 1) != 1:
                     raise BadOutput("The image is animated")
-                opened.load()
-                image = opened.copy()
+                clear = opened.has_transparency_data
+                image = opened.convert("RGBA" if clear else "RGB")
         except (
             OSError,
             SyntaxError,
@@ -126,7 +127,7 @@ def _publish_image(source: Path, path: Path, expected: Expected) -> Output:
         ) as error:
             raise BadOutput("The image cannot be decoded") from error
         _compare(expected, width=image.width, height=image.height)
-        image.info.clear()  # Pillow would write profile and text back
+        image.info.clear()  # Pillow would write the profile back
         image.save(part, "PNG")
         output = Output(
             name=path.name,

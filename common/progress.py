@@ -60,6 +60,7 @@ class Meter:
     first_step_at: float = 0.0
     value: float = 0.0
     seconds: Mapping[str, float] = field(default_factory=dict)  #: by title
+    over: bool = False  #: the engine is done; the file is being checked
 
     @classmethod
     def of(cls, workflow: Workflow) -> Meter:
@@ -88,7 +89,7 @@ class Meter:
                     first_step_at=meter.first_step_at or at,
                 )
             case Ended():
-                return self._left(at)._grown(node=None)
+                return self._left(at)._grown(node=None, over=True)
         return self
 
     def progress(self, at: float) -> Progress:
@@ -106,7 +107,8 @@ class Meter:
     @property
     def stage(self) -> str:
         """What the run is busy with."""
-        return self.stages.get(self.node or "", "starting")
+        between = "checking" if self.over else "starting"
+        return self.stages.get(self.node or "", between)
 
     @property
     def warm(self) -> bool:

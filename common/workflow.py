@@ -7,7 +7,6 @@ Pure. The shape is that of `workflow_api.json` ("Export (API)" in ComfyUI's edit
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -36,8 +35,13 @@ class Workflow:
         return cls(json.loads(path.read_text(encoding="utf-8")))
 
     def copy(self) -> Workflow:
-        """Return a deep copy to patch."""
-        return Workflow(copy.deepcopy(self.nodes))
+        """Return a copy to patch: nodes and inputs are its own, values are shared."""
+        return Workflow(
+            {
+                id_: {**node, "inputs": dict(node["inputs"])}
+                for id_, node in self.nodes.items()
+            }
+        )
 
     def id_of(self, title: str) -> str:
         """

@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import uvicorn
 
-from common.api.app import create
+from common.api.server import config
 from common.engine.server import serve
 from common.engine.settings import EngineSettings
 from common.job import Status
@@ -135,14 +135,10 @@ async def wrapper(data: Path, engine_url: str, service=None, limits=None, **opti
     runtime = Runtime(service or fastwan(), settings)
     for name, value in (limits or {}).items():
         object.__setattr__(runtime.runner.limits, name, value)
-    config = uvicorn.Config(
-        create(runtime),
-        port=0,
-        log_config=None,
-        timeout_graceful_shutdown=1,
-        lifespan="on",
-    )
-    server = uvicorn.Server(config)
+    served = config(runtime)
+    served.timeout_graceful_shutdown = 1
+    served.lifespan = "on"
+    server = uvicorn.Server(served)
     server.install_signal_handlers = lambda: None
     task = asyncio.create_task(server._serve())
     while not server.started:

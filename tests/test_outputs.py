@@ -275,6 +275,34 @@ def test_one_missing_byte_is_noticed(front, tmp_path, folder):
         publish(source, folder, ASKED)
 
 
+def test_frames_that_the_index_lists_must_be_there(front, tmp_path, folder):
+    """A clip that ends just between two frames is bad, also when nothing is asked."""
+    with av.open(front) as container:
+        end = max(packet.pos for packet in container.demux(video=0) if packet.size)
+    source = tmp_path / "half.mp4"
+    source.write_bytes(front.read_bytes()[:end])
+
+    with pytest.raises(BadOutput, match="8 of its 9 frames"):
+        publish(source, folder, Expected())
+
+
+def test_painted_over_damage_is_noticed(front, tmp_path, folder):
+    """A frame that the decoder could only repair makes the clip bad."""
+    with av.open(front) as container:
+        last = max(
+            (packet for packet in container.demux(video=0) if packet.size),
+            key=lambda packet: packet.pos,
+        )
+        middle = last.pos + last.size // 2
+    data = bytearray(front.read_bytes())
+    data[middle : middle + 400] = random.Random(2).randbytes(400)
+    source = tmp_path / "scratched.mp4"
+    source.write_bytes(data)
+
+    with pytest.raises(BadOutput, match=r"damaged|decoded"):
+        publish(source, folder, Expected())
+
+
 @pytest.mark.parametrize("part", [0.3, 0.7, 0.95])
 def test_cut_matroska_is_noticed(tmp_path, folder, part):
     """A cut WebM lacks frames, which counting finds."""
@@ -436,21 +464,25 @@ def test_images_are_published_without_their_graph(tmp_path, folder, kind, mode):
     text.add_text("prompt", CANARY)
     exif = Image.Exif()
     exif[0x010E] = CANARY
+    more = {"exif": exif, "icc_profile": CANARY.encode() * 20}
+    if kind == "PNG":
+        more["pnginfo"] = text
     source = tmp_path / "made"
-    image.save(source, kind, exif=exif, **({"pnginfo": text} if kind == "PNG" else {}))
+    image.save(source, kind, **more)
 
     output = publish(source, folder, Expected("image", width=80, height=48))
 
     assert names(folder) == ["image.png"]
     data = (folder / "image.png").read_bytes()
     assert CANARY.encode() not in data
+    assert b"iCCP" not in data
     assert output.content_type == "image/png"
     assert (output.width, output.height) == (80, 48)
     assert output.frames is output.fps is output.duration_s is output.poster is None
     assert verify(folder / output.name, output)
     with Image.open(source) as before, Image.open(io.BytesIO(data)) as after:
-        assert after.mode == mode
-        assert before.tobytes() == after.tobytes()
+        assert after.mode == ("RGBA" if mode == "RGBA" else "RGB")
+        assert before.convert(after.mode).tobytes() == after.tobytes()
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 
 import common
-from common.api import jobs, legacy, problems, service_card, uploads
+from common.api import docs, jobs, legacy, problems, schema, service_card, uploads
 from common.api.gate import Gate, Policy
 from common.runtime import Runtime
 from common.settings import LOOPBACK, BadSettings, Settings
@@ -36,14 +37,18 @@ def create(runtime: Runtime) -> FastAPI:
         version=common.__version__,
         description=(service.request.__doc__ or "").strip(),
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
     )
+    app.state.runtime = runtime
     problems.install(app)
     app.include_router(service_card.routes(runtime))
     app.include_router(jobs.routes(runtime))
     app.include_router(uploads.routes(runtime))
     app.include_router(legacy.routes(runtime))
+    app.include_router(docs.routes(service))
+    app.openapi = partial(schema.document, app, service.request)  # type: ignore[method-assign]
     app.add_middleware(Gate, policy=policy(settings))
     return app
 

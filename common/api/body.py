@@ -16,6 +16,7 @@ from fastapi import Request as HttpRequest
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from common import strict_json
 from common.errors import (
@@ -87,10 +88,13 @@ async def collect(http: HttpRequest, max_bytes: int) -> bytes:
     if length > max_bytes:
         raise too_large(max_bytes)
     data = bytearray()
-    async for chunk in http.stream():
-        data += chunk
-        if len(data) > max_bytes:
-            raise too_large(max_bytes)
+    try:
+        async for chunk in http.stream():
+            data += chunk
+            if len(data) > max_bytes:
+                raise too_large(max_bytes)
+    except ClientDisconnect:
+        raise MalformedRequest("the body was cut short") from None
     return bytes(data)
 
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import re
 import uuid
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from common.api.problems import response
+from common.api.problems import response as problem
 from common.errors import (
     ForbiddenOrigin,
     MalformedRequest,
@@ -30,6 +32,8 @@ from common.errors import (
     UnsupportedMediaType,
 )
 
+log = logging.getLogger(__name__)
+
 # Probes have no key, and the documentation holds nothing that the source does not.
 OPEN_PATHS = frozenset({"/health", "/ready", "/docs", "/openapi.json"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -40,12 +44,15 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-site",
     "x-frame-options": "DENY",
 }
+_STARTS = ("http.response.start", "websocket.http.response.start")
 NO_SCRIPTS = "sandbox; default-src 'none'"
 
 # A body may take this long plus its size at this pace; slower ones hold a place for
 # nothing.
 BODY_S = 10.0
 BODY_BYTES_PER_S = 64 * 1024
+
+MAX_URL_BYTES = 8192
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -81,6 +88,7 @@ class Gate:
         origin = self._allowed_origin(heads)
         sender = _Sender(send, request_id, origin)
         try:
+            _check_url(scope)
             self._check_host(heads)
             self._check_origin(scope, heads, origin)
             if preflight := self._preflight(scope, heads, origin):
@@ -89,13 +97,13 @@ class Gate:
             state["owner"] = self._owner(scope, heads)
             body = self._body(scope, heads, receive)
             await self._app(scope, body, sender)
-        except ServiceError as error:
+        except Exception as error:
             if sender.began:
                 raise
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1008})
-                return
-            answer = response(error, request_id)
+            if not isinstance(error, ServiceError):
+                log.exception("%s failed", request_id)
+                error = ServiceError("the service failed; its log has the request id")
+            answer = problem(error, request_id)
             answer.headers["connection"] = "close"
             await answer(scope, receive, sender)
 
@@ -103,7 +111,10 @@ class Gate:
         names = heads.getlist("host")
         if len(names) > 1:
             raise MalformedRequest("the Host header is given twice")
-        host = (urlsplit(f"//{names[0]}").hostname if names else "") or ""
+        try:
+            host = (urlsplit(f"//{names[0]}").hostname if names else "") or ""
+        except ValueError:
+            raise MalformedRequest("the Host header is no host") from None
         if self._policy.hosts and host not in self._policy.hosts:
             raise MisdirectedRequest(
                 "this server does not answer to that host name;"
@@ -118,10 +129,9 @@ class Gate:
         """Refuse pages of other origins; programs send no Origin."""
         origin = heads.get("origin")
         if origin is not None and allowed is None:
-            scheme = {"ws": "http", "wss": "https"}.get(
-                scope["scheme"], scope["scheme"]
-            )
-            if origin not in {f"{scheme}://{heads.get('host')}"}:
+            # A proxy that speaks TLS for us leaves the host, and not the scheme.
+            scheme, _, host = origin.partition("://")
+            if scheme not in ("http", "https") or host != heads.get("host"):
                 raise ForbiddenOrigin(
                     "web pages of this origin may not call the service;"
                     " WAN_CORS_ORIGINS lists those that may"
@@ -137,22 +147,17 @@ class Gate:
         asks = "access-control-request-method" in heads
         if scope.get("method") != "OPTIONS" or not asks or origin is None:
             return None
-
-        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            headers = [
-                (b"access-control-allow-methods", b"GET, POST, DELETE"),
-                (
-                    b"access-control-allow-headers",
-                    b"authorization, content-type, idempotency-key, last-event-id,"
-                    b" prefer, x-api-key",
+        return Response(
+            status_code=204,
+            headers={
+                "access-control-allow-methods": "GET, POST, DELETE",
+                "access-control-allow-headers": (
+                    "authorization, content-type, idempotency-key, last-event-id,"
+                    " prefer, x-api-key, x-request-id"
                 ),
-                (b"access-control-max-age", b"600"),
-            ]
-            start = {"type": "http.response.start", "status": 204, "headers": headers}
-            await send(start)
-            await send({"type": "http.response.body", "body": b""})
-
-        return answer
+                "access-control-max-age": "600",
+            },
+        )
 
     def _owner(self, scope: Scope, heads: Headers) -> str:
         """
@@ -165,8 +170,8 @@ class Gate:
             return ""
         kind, _, token = heads.get("authorization", "").partition(" ")
         key = token.strip() if kind.lower() == "bearer" else heads.get("x-api-key", "")
-        # Headers arrive as latin-1; digests compare as bytes, whatever was sent.
-        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        # Bytes as they came, which are compared as digests, whatever they are.
+        digest = hashlib.sha256(key.encode("latin-1")).digest()
         if not any(hmac.compare_digest(digest, known) for known in self._digests):
             raise Unauthorized(
                 "send a valid API key as 'Authorization: Bearer …' or 'X-API-Key: …'"
@@ -220,7 +225,7 @@ class _Sender:
         self.began = False
 
     async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] in _STARTS:
             self.began = True
             heads = MutableHeaders(scope=message)
             heads["x-request-id"] = self._request_id
@@ -230,11 +235,19 @@ class _Sender:
                 heads.setdefault("content-security-policy", NO_SCRIPTS)
             if self._origin is not None:
                 heads["access-control-allow-origin"] = self._origin
-                heads["access-control-expose-headers"] = "location, x-request-id"
+                heads["access-control-expose-headers"] = (
+                    "location, preference-applied, retry-after, x-request-id"
+                )
                 heads.add_vary_header("Origin")
         elif message["type"] == "websocket.accept":
             self.began = True
         await self._send(message)
+
+
+def _check_url(scope: Scope) -> None:
+    """Refuse addresses that are longer than any of ours."""
+    if len(scope.get("raw_path", b"")) + len(scope["query_string"]) > MAX_URL_BYTES:
+        raise MalformedRequest(f"the URL is over {MAX_URL_BYTES} bytes")
 
 
 def _too_large(most: int) -> PayloadTooLarge:

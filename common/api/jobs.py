@@ -1,9 +1,13 @@
 """Jobs over HTTP: make, list, follow, cancel, retry, delete, download."""
 
+from __future__ import annotations
+
+import asyncio
 import re
 import uuid
-from collections.abc import AsyncIterator
-from typing import Annotated
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
+from typing import Annotated, Any, TypeVar
 
 from fastapi import (
     APIRouter,
@@ -17,40 +21,62 @@ from fastapi import (
 )
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.requests import HTTPConnection
 
 from common.api import body
 from common.api.schema import PROBLEMS, JobList, JobView, request_body
-from common.errors import InvalidInput, NotFound
+from common.errors import InvalidInput, NotFound, RateLimited
 from common.job import Job, Status
-from common.jobs.bus import Frame
+from common.jobs.bus import Frame, Still
 from common.jobs.intake import Submission
 from common.runtime import Runtime
 
 MAX_WAIT_S = 300
+MAX_STREAMS = 1000
+
+T = TypeVar("T")
+
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])")
 _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 
-def owner_of(request: Request) -> str:
+def owner_of(http: HTTPConnection) -> str:
     """Return whose request this is, as the gate found."""
-    owner: str = request.state.owner
+    owner: str = http.state.owner
     return owner
 
 
 Owner = Annotated[str, Depends(owner_of)]
 
 
-def known_id(job_id: str) -> str:
+async def job_of(http: HTTPConnection, job_id: str, owner: Owner) -> Job:
     """
-    Return a job id in the one form we write.
+    Return the job that the address names.
 
     Raises:
-        NotFound: it is not a UUID, so there can be no such job.
+        NotFound: there is none, or it is another's.
     """
     try:
-        return str(uuid.UUID(job_id))
+        known = str(uuid.UUID(job_id))
     except ValueError:
         raise NotFound("there is no such job") from None
+    runtime: Runtime = http.app.state.runtime
+    return await runtime.ledger.get(known, owner)
+
+
+AJob = Annotated[Job, Depends(job_of)]
+
+
+async def a_stream(http: HTTPConnection) -> None:
+    """
+    Let one more watcher in.
+
+    Raises:
+        RateLimited: each holds a connection, and those are not endless.
+    """
+    runtime: Runtime = http.app.state.runtime
+    if runtime.bus.watchers() >= MAX_STREAMS:
+        raise RateLimited(f"{MAX_STREAMS} streams are open", retry_after_s=10)
 
 
 def routes(runtime: Runtime) -> APIRouter:
@@ -59,11 +85,6 @@ def routes(runtime: Runtime) -> APIRouter:
     ledger = runtime.ledger
     desk = runtime.desk
     max_file_bytes = runtime.settings.max_upload_mb << 20
-
-    async def job_of(job_id: str, owner: Owner) -> Job:
-        return await ledger.get(known_id(job_id), owner)
-
-    AJob = Annotated[Job, Depends(job_of)]  # noqa: N806 - a type
 
     @router.post(
         "/generate",
@@ -88,13 +109,13 @@ def routes(runtime: Runtime) -> APIRouter:
         )
         sent = Submission(fields, files, owner, idempotency_key)
         job = await runtime.intake.submit(sent)
-        return await answer(job, prefer)
+        return await answer(request, job, prefer)
 
-    async def answer(job: Job, prefer: str | None) -> Response:
+    async def answer(request: Request, job: Job, prefer: str | None) -> Response:
         """Return the job at once, or when it is over if the caller prefers to wait."""
         headers = {"Location": f"/jobs/{job.id}"}
         if wait_s := preferred_wait_s(prefer):
-            job = await desk.wait(job, wait_s)
+            job = await while_connected(request, desk.wait(job, wait_s)) or job
             headers["Preference-Applied"] = f"wait={wait_s}"
         status = 200 if wait_s and job.status.terminal else 202
         return JSONResponse(ledger.view(job), status, headers)
@@ -108,13 +129,14 @@ def routes(runtime: Runtime) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
         cursor: Annotated[str | None, Query(max_length=20)] = None,
     ) -> Response:
-        if cursor is not None and not cursor.isdecimal():
+        before = number(cursor)
+        if before is None and cursor is not None:
             raise InvalidInput.of("cursor", "is not one that this service gave")
         page = await runtime.store.page(
             owner,
             status=statuses(status),
             limit=limit,
-            before=None if cursor is None else int(cursor),
+            before=before,
         )
         found = [ledger.view(ledger.current(job)) for job in page.jobs]
         more = None if page.next_cursor is None else str(page.next_cursor)
@@ -124,7 +146,11 @@ def routes(runtime: Runtime) -> APIRouter:
     async def get_job(job: AJob) -> Response:
         return JSONResponse(ledger.view(job))
 
-    @router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
+    @router.get(
+        "/jobs/{job_id}/events",
+        response_class=EventSourceResponse,
+        dependencies=[Depends(a_stream)],
+    )
     async def events(
         job: AJob, last_event_id: Annotated[str | None, Header()] = None
     ) -> AsyncIterator[ServerSentEvent]:
@@ -134,32 +160,31 @@ def routes(runtime: Runtime) -> APIRouter:
                     event="job", id=str(seen.version), raw_data=seen.data
                 )
             else:
-                url = f"/jobs/{job.id}/preview?n={seen.number}"
-                yield ServerSentEvent(event="preview", data={"url": url})
+                yield ServerSentEvent(
+                    event="preview", data={"url": preview_url(job, seen)}
+                )
 
-    @router.websocket("/jobs/{job_id}/ws")
+    @router.websocket("/jobs/{job_id}/ws", dependencies=[Depends(a_stream)])
     async def socket(
-        websocket: WebSocket, job_id: str, last_event_id: str | None = None
+        websocket: WebSocket, job: AJob, last_event_id: str | None = None
     ) -> None:
-        try:
-            job = await ledger.get(known_id(job_id), websocket.state.owner)
-        except NotFound:
-            await websocket.close(1008, "there is no such job")
-            return
         await websocket.accept()
-        try:
-            async for seen in ledger.watch(job, number(last_event_id)):
-                if isinstance(seen, Frame):
-                    text = f'{{"event":"job","id":{seen.version},"data":{seen.data}}}'
-                    await websocket.send_text(text)
-                else:
-                    url = f"/jobs/{job.id}/preview?n={seen.number}"
-                    await websocket.send_json(
-                        {"event": "preview", "id": None, "data": {"url": url}}
-                    )
-            await websocket.close()
-        except (WebSocketDisconnect, RuntimeError):
-            return  # the watcher went away; the job goes on
+        frames = send_frames(websocket, job, number(last_event_id))
+        with suppress(WebSocketDisconnect):  # the watcher went away; the job goes on
+            if await while_connected(websocket, frames):
+                await websocket.close()
+
+    async def send_frames(websocket: WebSocket, job: Job, after: int | None) -> bool:
+        async for seen in ledger.watch(job, after):
+            if isinstance(seen, Frame):
+                text = f'{{"event":"job","id":{seen.version},"data":{seen.data}}}'
+                await websocket.send_text(text)
+            else:
+                data = {"url": preview_url(job, seen)}
+                await websocket.send_json(
+                    {"event": "preview", "id": None, "data": data}
+                )
+        return True
 
     @router.get("/jobs/{job_id}/preview", response_class=Response)
     async def preview(job: AJob) -> Response:
@@ -176,14 +201,18 @@ def routes(runtime: Runtime) -> APIRouter:
 
     @router.post("/jobs/{job_id}/retry", status_code=202, response_model=JobView)
     async def retry(
-        job: AJob, owner: Owner, prefer: Annotated[str | None, Header()] = None
+        request: Request,
+        job: AJob,
+        owner: Owner,
+        prefer: Annotated[str | None, Header()] = None,
     ) -> Response:
-        return await answer(await desk.retry(job, owner), prefer)
+        return await answer(request, await desk.retry(job, owner), prefer)
 
     @router.delete("/jobs/{job_id}", status_code=204)
     async def delete(job: AJob) -> None:
         await desk.delete(job)
 
+    @router.head("/jobs/{job_id}/outputs/{name}", include_in_schema=False)
     @router.get("/jobs/{job_id}/outputs/{name}", response_class=FileResponse)
     async def output(job: AJob, name: str, request: Request) -> Response:
         return file_response(runtime, job, name, request)
@@ -216,6 +245,34 @@ def file_response(runtime: Runtime, job: Job, name: str, request: Request) -> Re
     raise NotFound("the job has no such output")
 
 
+async def while_connected(
+    http: Request | WebSocket, work: Coroutine[Any, Any, T]
+) -> T | None:
+    """Return what the work returns; end it, with None, when the caller goes away."""
+
+    async def gone() -> None:
+        while not (await http.receive())["type"].endswith(".disconnect"):
+            pass  # watchers have nothing to say
+
+    tasks = asyncio.create_task(work), asyncio.create_task(gone())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        done, _ = await asyncio.gather(*tasks, return_exceptions=True)
+    if isinstance(done, asyncio.CancelledError):
+        return None
+    if isinstance(done, BaseException):
+        raise done
+    return done
+
+
+def preview_url(job: Job, still: Still) -> str:
+    """Return where the newest preview is; the number makes it a new address."""
+    return f"/jobs/{job.id}/preview?n={still.number}"
+
+
 def preferred_wait_s(prefer: str | None) -> int | None:
     """
     Return the seconds of `Prefer: wait=N` (RFC 7240), at most 300.
@@ -227,9 +284,9 @@ def preferred_wait_s(prefer: str | None) -> int | None:
     return min(MAX_WAIT_S, int(found[1])) if found else None
 
 
-def number(last_event_id: str | None) -> int | None:
-    """Return the version a watcher saw last; nonsense counts as none."""
-    value = (last_event_id or "").strip()
+def number(text: str | None) -> int | None:
+    """Return a version or cursor that we gave; nonsense counts as none."""
+    value = (text or "").strip()
     return int(value) if value.isdecimal() and len(value) < 19 else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
-from common.api.jobs import Owner, file_response, known_id
+from common.api.jobs import AJob, file_response
 from common.api.schema import PROBLEMS
 from common.errors import NotFound
 from common.jobs.view import legacy_view
@@ -17,13 +17,12 @@ def routes(runtime: Runtime) -> APIRouter:
     router = APIRouter(tags=["first form"], responses=PROBLEMS)
 
     @router.get("/status/{job_id}")
-    async def status(job_id: str, owner: Owner) -> Response:
-        job = await runtime.ledger.get(known_id(job_id), owner)
+    async def status(job: AJob) -> Response:
         return JSONResponse(legacy_view(job))
 
+    @router.head("/download/{job_id}", include_in_schema=False)
     @router.get("/download/{job_id}", response_class=FileResponse)
-    async def download(job_id: str, owner: Owner, request: Request) -> Response:
-        job = await runtime.ledger.get(known_id(job_id), owner)
+    async def download(job: AJob, request: Request) -> Response:
         if not job.outputs:
             raise NotFound("the job has no video yet")
         return file_response(runtime, job, job.outputs[0].name, request)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from common.errors import FieldError, InvalidInput, ServiceError
-
-log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -42,21 +40,33 @@ def headers(error: ServiceError) -> dict[str, str]:
     return found
 
 
+def text(error: ServiceError, request_id: str) -> str:
+    """Return an error as the JSON of a problem."""
+    return json.dumps(problem(error, request_id), ensure_ascii=False)
+
+
 def response(error: ServiceError, request_id: str) -> Response:
     """Return an error as a response."""
-    body = json.dumps(problem(error, request_id), ensure_ascii=False)
-    return Response(body, error.status, media_type=MEDIA_TYPE, headers=headers(error))
+    return Response(
+        text(error, request_id),
+        error.status,
+        media_type=MEDIA_TYPE,
+        headers=headers(error),
+    )
 
 
 def install(app: FastAPI) -> None:
-    """Answer every exception with a problem."""
+    """Answer every refusal with a problem; `Gate` answers what nobody foresaw."""
 
-    def request_id(request: Request) -> str:
+    def request_id(request: HTTPConnection) -> str:
         return str(request.scope.get("state", {}).get("request_id", ""))
 
     @app.exception_handler(ServiceError)
-    async def ours(request: Request, error: ServiceError) -> Response:
-        return response(error, request_id(request))
+    async def ours(request: Request | WebSocket, error: ServiceError) -> Response:
+        answer = response(error, request_id(request))
+        if isinstance(request, WebSocket):
+            await request.send_denial_response(answer)
+        return answer
 
     @app.exception_handler(HTTPException)
     async def theirs(request: Request, error: HTTPException) -> Response:
@@ -71,14 +81,6 @@ def install(app: FastAPI) -> None:
         ]
         first = f"{fields[0].field}: {fields[0].message}"
         return response(InvalidInput(first, errors=fields), request_id(request))
-
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> Response:
-        log.error("%s failed", request_id(request), exc_info=error)
-        return response(
-            ServiceError("the service failed; its log has the request id"),
-            request_id(request),
-        )
 
 
 def translated(error: HTTPException) -> ServiceError:

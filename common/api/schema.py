@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field
+from pydantic.json_schema import models_json_schema
 
 from common.job import Status
 from common.request import Request
 from common.service import Service
+
+REF = "#/components/schemas/{model}"
+
+
+def ref(model: type[BaseModel]) -> dict[str, str]:
+    """Return a reference to a model's schema in the document."""
+    return {"$ref": REF.format(model=model.__name__)}
 
 
 class ProgressView(BaseModel):
@@ -131,23 +141,47 @@ class UploadView(BaseModel):
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {
         "description": "Refused; nothing was stored.",
-        "content": {
-            "application/problem+json": {"schema": Problem.model_json_schema()}
-        },
+        "content": {"application/problem+json": {"schema": ref(Problem)}},
     }
 }
 
 
+def document(app: FastAPI, request: type[Request]) -> dict[str, Any]:
+    """Return the OpenAPI document: what the framework finds, and what it cannot see."""
+    if app.openapi_schema is None:
+        found = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+        )
+        _, models = models_json_schema(
+            [(Problem, "serialization"), (request, "validation")], ref_template=REF
+        )
+        parts = found.setdefault("components", {})
+        parts.setdefault("schemas", {}).update(models["$defs"])
+        parts["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        # {}: on this machine alone, a service may ask for no key.
+        found["security"] = [{"bearer": []}, {"header": []}, {}]
+        app.openapi_schema = found
+    return app.openapi_schema
+
+
 def request_body(service: Service) -> dict[str, Any]:
     """Return the OpenAPI of the body: JSON, or multipart with files as parts."""
-    schema = service.request.model_json_schema()
-    example = examples(service.request)
+    request = service.request
     return {
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": schema, "examples": example},
-                "multipart/form-data": {"schema": multipart(service.request)},
+                "application/json": {
+                    "schema": ref(request),
+                    "examples": examples(request),
+                },
+                "multipart/form-data": {"schema": multipart(request)},
             },
         }
     }
@@ -155,7 +189,8 @@ def request_body(service: Service) -> dict[str, Any]:
 
 def multipart(request: type[Request]) -> dict[str, Any]:
     """Return the schema with binary parts where files go."""
-    schema = request.model_json_schema()
+    schema = request.model_json_schema(ref_template=REF)
+    schema.pop("$defs", None)  # they are among the document's components
     for name in request.media_fields():
         schema["properties"][name] = {"type": "string", "format": "binary"}
     return schema

@@ -13,13 +13,14 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
 
 from common.api.app import create
+from common.api.wire import Connection
 from common.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -27,25 +28,28 @@ log = logging.getLogger(__name__)
 STREAMS_S = 3  # watchers have had their last frame by then
 
 
+def config(runtime: Runtime) -> uvicorn.Config:
+    """Return how uvicorn is to serve a runtime that is open."""
+    return uvicorn.Config(
+        create(runtime),
+        host=runtime.settings.host,
+        port=runtime.settings.port,
+        http=Connection,
+        lifespan="off",  # `work` opens the runtime, so that its errors are raised
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=STREAMS_S,
+        timeout_keep_alive=65,  # longer than a proxy keeps its side idle
+        ws_max_size=64 * 1024,
+    )
+
+
 class Server(uvicorn.Server):
     """A uvicorn server that drains its runtime before it stops."""
 
     def __init__(self, runtime: Runtime) -> None:
-        settings = runtime.settings
-        config = uvicorn.Config(
-            create(runtime),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=STREAMS_S,
-            timeout_keep_alive=65,  # longer than a proxy keeps its side idle
-            ws_max_size=64 * 1024,
-            h11_max_incomplete_event_size=64 * 1024,
-            lifespan="off",  # `work` opens the runtime, so that its errors are raised
-        )
-        super().__init__(config)
+        super().__init__(config(runtime))
         self._runtime = runtime
         self._draining: asyncio.Task[None] | None = None
 
@@ -110,4 +114,16 @@ class Server(uvicorn.Server):
 
 def serve(runtime: Runtime, listener: socket.socket | None = None) -> None:
     """Serve until stopped; `listener` is a bound socket, when the caller made one."""
-    asyncio.run(Server(runtime).work(listener))
+    server = Server(runtime)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(server.work(listener))
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's, where it is installed; it does not exist for Windows."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

@@ -11,16 +11,17 @@ from typing import Any
 
 import requests
 
-from common.cli.screen import FAILED, INTERRUPTED, Stop, console, put, say, terminal
+from common.cli.screen import INTERRUPTED, Stop, console, put, say, terminal
 from common.client import Client, Refused, Unreachable
 
-Show = Callable[[dict[str, Any]], None]
+Job = dict[str, Any]
+Show = Callable[[Job], None]
 
 WHY_S = 5.0  # a job that still waits then is told about
 CANCEL_S = 10.0
 
 
-def follow(client: Client, job: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
+def follow(client: Client, job: Job, *, as_json: bool) -> Job:
     """
     Return the finished job; Ctrl-C cancels it.
 
@@ -28,19 +29,35 @@ def follow(client: Client, job: dict[str, Any], *, as_json: bool) -> dict[str, A
         Stop: it did not succeed; the hint says what to do.
     """
     try:
-        with _view(as_json) as show, _explained(client, job["id"]):
-            for job in client.watch(job["id"]):  # noqa: B020 - it is the same job
-                show(job)
+        return outcome(watched(client, job, as_json=as_json))
     except KeyboardInterrupt:
         raise Stop(_canceled(client, job["id"]), code=INTERRUPTED) from None
+
+
+def watched(client: Client, job: Job, *, as_json: bool) -> Job:
+    """Show a job until it is over, and return it."""
+    last = job
+    with _view(as_json) as show, _explained(client, job["id"]):
+        for last in client.watch(job["id"]):
+            show(last)
+    return last
+
+
+def outcome(job: Job) -> Job:
+    """
+    Return a job that succeeded.
+
+    Raises:
+        Stop: it did not; the hint says what to do.
+    """
     if job["status"] == "succeeded":
         return job
     error = job["error"] or {}
-    message = error.get("message") or f"it {job['status']}"
-    raise Stop(f"job {job['id']}: {message}", error.get("hint"), FAILED)
+    message = error.get("message") or f"is {job['status']}"
+    raise Stop(f"job {job['id']}: {message}", error.get("hint"))
 
 
-def save(client: Client, job: dict[str, Any], out: Path | None) -> list[Path]:
+def save(client: Client, job: Job, out: Path | None) -> list[Path]:
     """Download a job's outputs to `out`, a file or folder, or beside us; say where."""
     outputs = job["outputs"]
     paths = [_path(job, one["name"], out, alone=len(outputs) == 1) for one in outputs]
@@ -52,7 +69,7 @@ def save(client: Client, job: dict[str, Any], out: Path | None) -> list[Path]:
     return paths
 
 
-def summary(job: dict[str, Any]) -> str:
+def summary(job: Job) -> str:
     """Return what was made, in a line."""
     one = job["outputs"][0]
     parts = [f"{one['width']}×{one['height']}"]
@@ -64,7 +81,7 @@ def summary(job: dict[str, Any]) -> str:
     return ", ".join(parts) + note
 
 
-def _path(job: dict[str, Any], name: str, out: Path | None, *, alone: bool) -> Path:
+def _path(job: Job, name: str, out: Path | None, *, alone: bool) -> Path:
     own = f"{job['service']}-{job['id'][:8]}{Path(name).suffix}"
     if out is None:
         return Path(own if alone else f"{job['id'][:8]}-{name}")
@@ -123,7 +140,7 @@ def _lines() -> Show:
     """Return what writes a line for each new stage."""
     last = ""
 
-    def show(job: dict[str, Any]) -> None:
+    def show(job: Job) -> None:
         nonlocal last
         text = _stage(job)
         if text != last:
@@ -146,7 +163,7 @@ def _bar() -> Iterator[Show]:
     with Progress(*columns, console=console(), transient=True) as progress:
         task = progress.add_task("queued", total=1.0, detail="")
 
-        def show(job: dict[str, Any]) -> None:
+        def show(job: Job) -> None:
             now = job["progress"]
             progress.update(
                 task, completed=now["value"], description=_stage(job), detail=_rest(now)
@@ -155,7 +172,7 @@ def _bar() -> Iterator[Show]:
         yield show
 
 
-def _stage(job: dict[str, Any]) -> str:
+def _stage(job: Job) -> str:
     if job["status"] == "queued" and job["queue_position"]:
         return f"queued, {job['queue_position']} before it"
     if job["status"] in ("queued", "canceling"):

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import typer.core
-import typer.main
+from typer.core import TyperCommand, TyperGroup
 
-from common.cli.screen import EXIT_CODES, WRONG_USE, Stop, plain_errors, put, say
+from common.cli.address import DEFAULT_URL, Json, Url, connect, expect
+from common.cli.screen import EXIT_CODES, plain_errors, put, say
+from common.cli.services import service_of
+
+if TYPE_CHECKING:
+    from common.client import Client
+    from common.service import Service
 
 EPILOG = (
     "The key of the service, if it asks for one, comes from WAN_API_KEY. Ctrl-C cancels"
     f" the job. {EXIT_CODES}"
 )
 
+Fields = dict[str, Any]
 Prompt = Annotated[str, typer.Argument(help="What the video shows.")]
 Out = Annotated[
     Path | None,
-    typer.Option(help="File or folder to write to.  [default: here, by the job's id]"),
+    typer.Option(help="File or folder to write to; absent: here, named by the job."),
 ]
 
 
-class Services(typer.core.TyperGroup):
+class Services(TyperGroup):
     """One command for each service, made from its request when it is asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -33,27 +38,62 @@ class Services(typer.core.TyperGroup):
 
         return [folder.name for folder in folders()]
 
-    def get_command(self, ctx: Any, cmd_name: str) -> typer.core.TyperCommand | None:
-        """Return the command of a service, by a unique prefix of its name."""
-        from common.cli.options import with_fields
-        from common.service import NoSuchService, find, load
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand:
+        """
+        Return the command of a service, by a unique prefix of its name.
 
-        try:
-            service = load(find(cmd_name))
-        except NoSuchService as error:
-            raise Stop(str(error), code=WRONG_USE) from None
-        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        Raises:
+            Stop: no service fits, or several.
+        """
+        from common.cli.options import command
 
-        def run(fields: dict[str, Any], **rest: Any) -> None:
-            _generate(service.name, fields, **rest)
+        service = service_of(cmd_name)
 
-        run.__signature__ = _own_options()  # type: ignore[attr-defined]
-        run.__doc__ = inspect.getdoc(service.request)
-        app.command(
-            service.name,
-            help=f"{service.title}: make a {service.kind}.",
-            epilog=EPILOG,
-        )(with_fields(run, service.request))
-        command = typer.main.get_command(app)
-        assert isinstance(command, typer.core.TyperCommand)
-        return command
+        def generate(
+            fields: Fields,
+            prompt: Prompt,
+            url: Url = DEFAULT_URL,
+            out: Out = None,
+            as_json: Json = False,
+        ) -> None:
+            with plain_errors(), connect(url) as client:
+                expect(client, service.name)
+                job = make(client, service, prompt, fields, as_json=as_json)
+                save_here(client, job, out, as_json=as_json)
+
+        about = f"{service.title}: make one {service.kind}."
+        return command(service, generate, about, EPILOG)
+
+
+def make(
+    client: Client,
+    service: Service,
+    prompt: str,
+    fields: Fields,
+    *,
+    as_json: bool = False,
+) -> dict[str, Any]:
+    """Submit a request, follow it and return the job, which succeeded."""
+    from common.cli.follow import follow
+    from common.cli.options import values
+
+    request = {"prompt": prompt, **values(service.request, fields, client)}
+    return follow(client, client.submit(request), as_json=as_json)
+
+
+def save_here(
+    client: Client, job: dict[str, Any], out: Path | None, *, as_json: bool = False
+) -> None:
+    """Download what a job made, and say where it lies."""
+    from common.cli.follow import save
+
+    report(job, save(client, job, out), as_json=as_json)
+
+
+def report(job: dict[str, Any], paths: list[Path], *, as_json: bool = False) -> None:
+    """Say what was made and where it lies; beside JSON, that is a remark."""
+    from common.cli.follow import summary
+
+    say(summary(job))
+    for path in paths:
+        (say if as_json else put)(str(path))

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+import typer.main
+from typer.core import TyperCommand
 
-from common.cli.screen import WRONG_USE, Stop
+from common.cli.screen import PLAIN, WRONG_USE, Stop
 from common.client import Client
 from common.request import Request
+from common.service import Service
 
 Schema = dict[str, Any]
 
@@ -27,24 +30,32 @@ TYPES: dict[str, type] = {"integer": int, "number": float, "boolean": bool}
 _REMOTE = re.compile(r"(https?:|data:)|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 
 
-def with_fields(
-    run: Callable[..., None], request: type[Request]
-) -> Callable[..., None]:
-    """Return `run` as a command whose `fields` parameter is filled from options."""
+def command(
+    service: Service, run: Callable[..., None], about: str, epilog: str
+) -> TyperCommand:
+    """
+    Return `run(fields=…, OPTIONS)` as a command of one service.
+
+    `fields` holds what was given of the request's own options, by field.
+    """
     own = [
         one
         for one in inspect.signature(run, eval_str=True).parameters.values()
         if one.name != "fields"
     ]
-    fields = parameters(request)
+    fields = parameters(service.request)
 
-    def command(**values: Any) -> None:
+    def call(**values: Any) -> None:
         given = {one.name: values.pop(one.name) for one in fields}
-        run(fields={k: v for k, v in given.items() if v not in (None, [])}, **values)
+        used = {name: value for name, value in given.items() if value is not None}
+        run(fields=used, **values)
 
-    command.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
-    command.__doc__ = run.__doc__
-    return command
+    call.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
+    app = typer.Typer(**PLAIN)
+    app.command(service.name, help=about, epilog=epilog)(call)
+    made = typer.main.get_command(app)
+    assert isinstance(made, TyperCommand)
+    return made
 
 
 def parameters(request: type[Request]) -> list[inspect.Parameter]:
@@ -96,23 +107,29 @@ def flag(name: str, *, many: bool = False) -> str:
 
 def explain(field: Schema, *, file: bool = False) -> str:
     """Return a field's help: what it is, its range and its default."""
-    text = field.get("description", "")
+    kind = _kind(field)
+    text = field.get("description") or kind.get("description", "")
     if file:
         text = "A PNG, JPEG or WebP file, an http(s) URL or an upload id."
     default = field.get("default")
-    facts = [_range(_kind(field)), "" if default is None else f"default {default}"]
+    choices = ", ".join(kind.get("enum", ()))
+    facts = [
+        f"one of {choices}" if choices else "",
+        _range(kind),
+        "" if default is None else f"default {default}",
+    ]
     said = "; ".join(filter(None, facts))
     return f"{text} {said[:1].upper()}{said[1:]}.".lstrip() if said else text
 
 
 def _option(name: str, field: Schema, schema: Schema, file: bool) -> Any:
     many = _members(field, schema)
-    metavar = None
+    metavar: str | None = None
     annotation: Any = TYPES.get(_kind(field).get("type", ""), str)
     if many:
         annotation, metavar = list[str], "NAME[:STRENGTH]"
     elif choices := _kind(field).get("enum"):
-        annotation = Literal[tuple(choices)]
+        annotation, metavar = Literal[tuple(choices)], "NAME"
     elif file:
         metavar = "FILE|URL"
     option = typer.Option(

@@ -2,25 +2,7 @@
 Things that a test may break on purpose; only an engine started with faults has any.
 
 `POST /embedded/faults` takes an object of them. Each stays until `{"reset": true}`, or
-works `times` times when the object says so.
-
-hang_at_node       node id or class: it never ends, unless interrupted
-crash_at_node      node id or class: the process dies, exit status 137
-error_at_node      node id or class, or {"node", "type", "message"}: it raises
-oom_at_node        node id or class: it raises what CUDA raises when memory is out
-ignore_interrupt   POST /interrupt answers 200 and does nothing
-half_file          a saved file is cut in the middle
-no_file            a saved file is reported and not there
-no_outputs         outputs are neither announced nor in the history
-node_errors_200    POST /prompt answers 200 with node_errors, and runs the prompt
-delay_history_s    seconds between the end of a run and its history entry
-zombie             prompts are accepted and never start
-forget_prompt      at once: queue and history are empty, what ran is gone
-drop_frames        "all", or names of frames; also "preview" and "executing_null"
-mute_socket        nothing is sent on any socket
-close_sockets      at once: every socket is cut
-deaf_after_reconnect   a second socket of one client goes deaf when the first closes
-slow_reader_stalls     a client that does not read stops the frames of all
+works `times` times when the object says so. A "node" is an id or a class.
 """
 
 from __future__ import annotations
@@ -28,12 +10,26 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-#: Names that POST /embedded/faults knows.
-NAMES = frozenset(
-    line.split()[0]
-    for line in (__doc__ or "").splitlines()
-    if line[:1].islower() and "  " in line
-)
+#: What can be broken, and what it is set to.
+FAULTS = {
+    "hang_at_node": "node: it never ends, unless interrupted",
+    "crash_at_node": "node: the process dies with status 137",
+    "error_at_node": 'node, or {"node", "type", "message"}: it raises',
+    "oom_at_node": "node: it raises what CUDA raises when memory is out",
+    "ignore_interrupt": "true: POST /interrupt answers 200 and does nothing",
+    "half_file": "true: a saved film is cut in the middle",
+    "no_file": "true: a saved film is reported and not there",
+    "no_outputs": "true: outputs are neither announced nor in the history",
+    "node_errors_200": "true: POST /prompt answers 200 and node_errors, and runs it",
+    "delay_history_s": "seconds between the end of a run and its history entry",
+    "zombie": "true: prompts are accepted and never start",
+    "forget_prompt": "true, at once: queue and history are empty, what ran is gone",
+    "drop_frames": '"all", or names of frames, also "preview" and "executing_null"',
+    "mute_socket": "true: nothing is sent on any socket",
+    "close_sockets": "true, at once: every socket is cut",
+    "deaf_after_reconnect": "true: a client's second socket goes deaf with the first",
+    "slow_reader_stalls": "true: a client that does not read stops the frames of all",
+}
 
 
 class Faults:
@@ -54,7 +50,7 @@ class Faults:
         wanted = dict(wanted)
         times = wanted.pop("times", None)
         reset = wanted.pop("reset", False)
-        if unknown := wanted.keys() - NAMES:
+        if unknown := wanted.keys() - FAULTS.keys():
             raise ValueError(f"no such fault: {', '.join(sorted(unknown))}")
         with self._lock:
             if reset:

@@ -22,7 +22,10 @@ def inside(folder: Path, *parts: str) -> Path:
     Raises:
         Outside: it leads out of the folder.
     """
-    path = folder.joinpath(*parts).resolve()
+    try:
+        path = folder.joinpath(*parts).resolve()
+    except (ValueError, OSError) as error:  # a NUL, or a name that is too long
+        raise Outside(f"{'/'.join(parts)!r} is no name") from error
     if not path.is_relative_to(folder):
         raise Outside(f"{'/'.join(parts)} is outside {folder}")
     return path

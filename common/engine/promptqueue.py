@@ -37,8 +37,8 @@ class Item:
     @property
     def client_id(self) -> str | None:
         """Return who is told about this prompt, if anybody."""
-        client: str | None = self.extra_data.get("client_id")
-        return client
+        client = self.extra_data.get("client_id")
+        return None if client is None else str(client)
 
     def as_list(self) -> list[Any]:
         """Return the shape of /queue and /history."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
+from common.engine.definitions import WEIGHTS
 from common.engine.engine import ENGINE
 from common.engine.files import Outside, named_file
 from common.engine.joblist import get_job, get_jobs
@@ -185,6 +186,16 @@ async def object_info(request: web.Request) -> web.Response:
     return web.json_response(definitions)
 
 
+async def models(request: web.Request) -> web.Response:
+    """List the folders of weights, or the files of one."""
+    folder = request.match_info.get("folder")
+    if folder is None:
+        return web.json_response(list(WEIGHTS))
+    if folder not in WEIGHTS:
+        return web.Response(status=404)
+    return web.json_response(request.app[ENGINE].library.names(folder))
+
+
 async def system_stats(request: web.Request) -> web.Response:
     """Describe the machine, and say that this is not the real thing."""
     total, available = _memory()
@@ -236,6 +247,8 @@ def routes() -> list[web.AbstractRouteDef]:
         "/view": view,
         "/object_info": object_info,
         "/object_info/{class}": object_info,
+        "/models": models,
+        "/models/{folder}": models,
         "/system_stats": system_stats,
         "/features": features,
     }

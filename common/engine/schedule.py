@@ -45,7 +45,7 @@ def signatures(graph: Graph, stamp: Callable[[str], str]) -> dict[str, str]:
         return signed[node_id]
 
     for node_id in graph:
-        with suppress(LookupError, TypeError, RecursionError):
+        with suppress(LookupError, TypeError, AttributeError, RecursionError):
             sign(node_id)
     return signed
 

@@ -24,6 +24,9 @@ Check = Callable[[Any], str | None]
 #: Combos longer than this are not spelled out in an error. Source: recorded.
 LONG_LIST = 20
 
+#: What comes of following links and inputs that are not what they should be.
+BROKEN = (LookupError, TypeError, AttributeError, RecursionError)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -143,7 +146,7 @@ class _Judge:
         self._open.clear()
         try:
             self._node(node_id)
-        except (LookupError, TypeError, RecursionError, _Cycle) as error:
+        except (*BROKEN, _Cycle) as error:
             found = _exception("exception_during_validation", "node", error)
             self._note(node_id, _Opinion(good=False, problems=[found]))
         return self._path
@@ -213,7 +216,7 @@ class _Judge:
             return False
         try:
             return self._node(source).good
-        except (LookupError, TypeError, RecursionError) as error:
+        except BROKEN as error:
             found = _exception(
                 "exception_during_inner_validation",
                 "inner node",

@@ -45,7 +45,7 @@ async def fetch(
     field: str,
     max_bytes: int,
     allow_hosts: frozenset[str],
-    total_s: float = 20.0,
+    total_s: float = 12.0,
     connect_s: float = 5.0,
     max_hops: int = 3,
     resolve: Resolve = system_resolve,

@@ -1,29 +1,46 @@
 """
 Who watches a job is sent whole jobs, as they change. In memory; nobody else's I/O.
 
-A change is rendered once and shared by all watchers. Nobody has a queue of their own:
-a watcher that is slow skips to what is still kept, so a thousand of them cost no more
-memory than one.
+A change is rendered once, if anybody watches, and shared by all who do. Nobody has a
+queue of their own: a watcher that is slow skips to what is still kept, so a thousand of
+them cost no more memory than one.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+
+from common.job import Job
 
 # A reconnect within this many changes misses nothing; a run makes about a hundred.
 KEPT = 256
 
 
-@dataclass(frozen=True)
 class Frame:
-    """One job as it stood at `version`, as JSON text."""
+    """One job as it stood at one version; `data` is made when somebody reads it."""
 
-    version: int
-    data: str
-    terminal: bool
+    def __init__(self, job: Job, render: Callable[[Job], str]) -> None:
+        self.job = job
+        self._render = render
+
+    @property
+    def version(self) -> int:
+        """The job's version, which is the event's id."""
+        return self.job.version
+
+    @property
+    def terminal(self) -> bool:
+        """Whether it is the last."""
+        return self.job.status.terminal
+
+    @cached_property
+    def data(self) -> str:
+        """The job as JSON text: rendered once, for all watchers."""
+        return self._render(self.job)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from common.errors import ServiceError
 from common.job import IllegalMove, Job
 from common.jobs.dispatcher import Dispatcher
 from common.jobs.intake import Intake
@@ -35,7 +34,7 @@ class Desk:
         try:
             return await self._dispatcher.cancel(job)
         except IllegalMove:
-            return self._ledger.current(await self._stored(job))
+            return await self._ledger.latest(job)
 
     async def retry(self, job: Job, owner: str) -> Job:
         """Return a new job with the same request."""
@@ -48,8 +47,8 @@ class Desk:
                 async for _ in self._ledger.watch(job):
                     pass
         except TimeoutError:
-            return self._ledger.current(job)
-        return await self._stored(job)
+            pass
+        return await self._ledger.latest(job)
 
     async def delete(self, job: Job) -> None:
         """
@@ -76,9 +75,3 @@ class Desk:
             async for _ in self._ledger.watch(job):
                 pass
         await self._janitor.remove([job.id])
-
-    async def _stored(self, job: Job) -> Job:
-        try:
-            return await self._ledger.store.get(job.id) or job
-        except ServiceError:
-            return job

@@ -8,7 +8,7 @@ newer one wrote are ignored, so rows survive upgrades and a step back.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -19,9 +19,12 @@ TIMES = ("created_at", "started_at", "completed_at")
 
 def dump(job: Job) -> str:
     """Return the job as JSON text."""
-    body = asdict(job)
+    body = dict(vars(job))
     for name in TIMES:
         body[name] = stamp(body[name])
+    body["progress"] = vars(job.progress)
+    body["outputs"] = [vars(output) for output in job.outputs]
+    body["error"] = job.error and vars(job.error)
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -39,6 +39,8 @@ PLACEHOLDER = str(uuid.UUID(int=0))
 # A picture of 16 megapixels takes 50 MB while it is decoded.
 DECODERS = 2
 
+LORA_SUFFIX = ".safetensors"
+
 
 @dataclass(frozen=True)
 class Submission:
@@ -169,8 +171,6 @@ class Intake:
         if not wanted:
             return request
         installed = await self._loras()
-        if installed is None:  # no engine answers: ComfyUI will judge the name
-            return request
         found = [
             lora.model_copy(update={"name": lookup(lora.name, installed, index)})
             for index, lora in enumerate(wanted)
@@ -290,15 +290,25 @@ def fingerprint(sent: Submission) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def lookup(name: str, installed: tuple[str, ...], index: int) -> str:
+def lookup(name: str, installed: tuple[str, ...] | None, index: int) -> str:
     """
     Return the one installed file that `name` means, with or without its suffix.
+
+    Only safetensors: the other kinds that ComfyUI lists run code when they are loaded.
+    While no engine answers (None), the name is ComfyUI's to judge.
 
     Raises:
         UnknownLora: none; the hint lists near names.
     """
-    by_stem = {file.removesuffix(".safetensors").lower(): file for file in installed}
-    stem = name.removesuffix(".safetensors").lower()
+    stem = name.removesuffix(LORA_SUFFIX)
+    if installed is None:
+        return stem + LORA_SUFFIX
+    by_stem = {
+        file.removesuffix(LORA_SUFFIX).replace("\\", "/").lower(): file
+        for file in installed
+        if file.endswith(LORA_SUFFIX)
+    }
+    stem = stem.lower()
     if stem in by_stem:
         return by_stem[stem]
     near = get_close_matches(stem, by_stem, n=3, cutoff=0.5)

@@ -65,6 +65,7 @@ class Janitor:
     async def remove(self, job_ids: list[str]) -> None:
         """Remove jobs that are over: rows first, so that no row lacks its files."""
         gone = await self._store.forget(job_ids)
+        self._ledger.forget(job_ids)
         await asyncio.to_thread(self._files.forget, job_ids, gone)
 
     async def _expire_waiting(self) -> None:

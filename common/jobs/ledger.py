@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 # Progress since the last commit is lost with the process, and so are the versions it
 # used. A run makes some hundred; a restart skips more than any can have made.
 VERSIONS_SKIPPED = 1 << 16
+
+
+REMEMBERED = 256  # a few kB each
 
 
 def now() -> datetime:
@@ -62,6 +66,7 @@ class Ledger:
         self._retention_s = retention_s
         self._observe = observe
         self._live: dict[str, _Live] = {}
+        self._over: OrderedDict[str, _Live] = OrderedDict()  #: the newest that ended
 
     async def recover(self) -> list[Job]:
         """Take up the jobs that an earlier process left open, oldest first."""
@@ -89,7 +94,8 @@ class Ledger:
         Raises:
             NotFound: there is none, or it is another's: the same words for both.
         """
-        if live := self._live.get(job_id):
+        live = self._live.get(job_id) or self._over.get(job_id)
+        if live is not None:
             job = live.job if live.owner == owner else None
         else:
             job = await self.store.get(job_id, owner)
@@ -108,7 +114,15 @@ class Ledger:
 
     def current(self, job: Job) -> Job:
         """Return what memory knows of a job that was read from the store."""
-        return self.live(job.id) or job
+        known = self._live.get(job.id) or self._over.get(job.id)
+        return known.job if known else job
+
+    async def latest(self, job: Job) -> Job:
+        """Return a job as it stands now."""
+        known = self.current(job)
+        if known is not job or job.status.terminal:
+            return known
+        return await self.store.get(job.id) or job
 
     async def work_of(self, job_id: str) -> tuple[Workflow, tuple[MediaInput, ...]]:
         """Return the job's own copy of its workflow, and the files it needs."""
@@ -136,7 +150,7 @@ class Ledger:
             await self.store.save(job)
             live.job = job
             if job.status.terminal:
-                del self._live[job_id]
+                self._retire(self._live.pop(job_id))
                 self._observe(job)
             self._publish(job)
         _log_change(job)
@@ -180,6 +194,7 @@ class Ledger:
         """Drop jobs whose rows are gone."""
         for job_id in job_ids:
             self._live.pop(job_id, None)
+            self._over.pop(job_id, None)
 
     def view(self, job: Job) -> dict[str, Any]:
         """Return a job as callers see it."""
@@ -187,8 +202,10 @@ class Ledger:
 
     def frame(self, job: Job) -> Frame:
         """Return a job as watchers are sent it."""
-        data = json.dumps(self.view(job), ensure_ascii=False, separators=(",", ":"))
-        return Frame(job.version, data, job.status.terminal)
+        return Frame(job, self._render)
+
+    def _render(self, job: Job) -> str:
+        return json.dumps(self.view(job), ensure_ascii=False, separators=(",", ":"))
 
     async def watch(
         self, job: Job, after: int | None = None
@@ -198,10 +215,17 @@ class Ledger:
             async for seen in self.bus.watch(job.id, after):
                 yield seen
         else:
-            yield self.frame(await self.store.get(job.id) or job)
+            yield self.frame(await self.latest(job))
 
     def _publish(self, job: Job) -> None:
         self.bus.publish(job.id, self.frame(job))
+
+    def _retire(self, live: _Live) -> None:
+        """Remember a job that ended: its watchers come for the file right away."""
+        live.work = None
+        self._over[live.job.id] = live
+        if len(self._over) > REMEMBERED:
+            self._over.popitem(last=False)
 
 
 def _log_change(job: Job) -> None:

@@ -89,6 +89,7 @@ class Run:
     heard: float = field(default_factory=time.monotonic)
     cancel_asked: float | None = None
     cancel_sent: float = 0.0
+    started: asyncio.Task[None] | None = None  #: the commit that it runs
     waiting_since: float | None = None  #: queued in ComfyUI while nothing runs there
     missed_since: float | None = None  #: neither in history nor in the queue
     blind: bool = False  #: the socket was lost, so silence says nothing
@@ -127,6 +128,8 @@ class Runner:
                 return outcome or await self._follow(run)
             finally:
                 del self._runs[job.id]
+                if run.started is not None:
+                    await run.started
 
     async def cancel(self, job_id: str) -> bool:
         """Ask ComfyUI to stop a job; return whether it is being run here."""
@@ -140,23 +143,22 @@ class Runner:
     async def _submit(self, run: Run) -> Outcome | None:
         try:
             graph = await self._hand_over(run)
-            # The commit and the request travel together; a crash between the two is
-            # found at the next start by asking ComfyUI for this prompt id.
-            started = self._ledger.insist(run.job.id, Started(now()))
-            job, number = await asyncio.gather(
-                started, run.engine.submit(run.job.prompt_id, graph)
-            )
+            # The commit travels beside the request; a crash between the two is found
+            # at the next start by asking ComfyUI for this prompt id.
+            run.started = asyncio.create_task(self._start(run))
+            await run.engine.submit(run.job.prompt_id, graph)
         except WorkflowRejected as error:
             return Broken(self._rejected(error, run))
         except EngineUnreachable as error:
             if error.maybe_sent:
                 return None  # following will tell whether it arrived
             return Postponed()
-        if job is None:  # canceled in this very moment
-            run.cancel_asked = time.monotonic()
-        log.debug("%s is number %s in ComfyUI", run.job.id, number)
         run.heard = time.monotonic()
         return None
+
+    async def _start(self, run: Run) -> None:
+        if await self._ledger.insist(run.job.id, Started(now())) is None:
+            run.cancel_asked = time.monotonic()  # canceled in this very moment
 
     async def _hand_over(self, run: Run) -> dict[str, object]:
         """Upload the inputs and return the graph with their names in place."""

@@ -19,6 +19,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     and_,
+    bindparam,
     delete,
     event,
     func,
@@ -103,6 +104,14 @@ class Clock(Protocol):
 
     def __call__(self) -> datetime:
         """Return the present moment in UTC."""
+
+
+_COLUMNS = ("status", "version", "created_s", "completed_s", "document")
+_SAVE = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("job"), jobs.c.version < bindparam("newer"))
+    .values({name: bindparam(name) for name in _COLUMNS})
+)
 
 
 class Store:
@@ -211,12 +220,8 @@ class Store:
 
     async def save(self, job: Job) -> None:
         """Commit a job's new state; a state that is older than the row is dropped."""
-        statement = (
-            update(jobs)
-            .where(jobs.c.id == job.id, jobs.c.version < job.version)
-            .values(**_columns(job))
-        )
-        await self._write(lambda connection: connection.execute(statement))
+        values = {**_columns(job), "job": job.id, "newer": job.version}
+        await self._write(lambda connection: connection.execute(_SAVE, values))
 
     async def get(self, job_id: str, owner: str | None = None) -> Job | None:
         """Return a job; with `owner`, only if it is theirs."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -32,14 +31,14 @@ def view(job: Job, position: int | None, retention_s: float) -> dict[str, Any]:
         "queue_position": position if job.status is Status.QUEUED else None,
         "attempt": job.attempt,
         "priority": job.priority,
-        "progress": asdict(job.progress),
+        "progress": dict(vars(job.progress)),
         "request": job.request,
         "created_at": stamp(job.created_at),
         "started_at": stamp(job.started_at),
         "completed_at": stamp(job.completed_at),
         "expires_at": stamp(expiry(job, retention_s)),
         "outputs": [output_view(output, here) for output in job.outputs],
-        "error": None if job.error is None else asdict(job.error),
+        "error": None if job.error is None else dict(vars(job.error)),
         "timings": timings(job),
         "urls": {
             "self": here,
@@ -51,7 +50,7 @@ def view(job: Job, position: int | None, retention_s: float) -> dict[str, Any]:
 
 def output_view(output: Output, here: str) -> dict[str, Any]:
     """Return one output with its links."""
-    body = asdict(output)
+    body = dict(vars(output))
     poster = body.pop("poster")
     body["url"] = f"{here}/outputs/{output.name}"
     body["poster_url"] = f"{here}/outputs/{poster}" if poster else None

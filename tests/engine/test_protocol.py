@@ -209,6 +209,20 @@ async def test_jobs(client, workflow):
         assert answer.status == 400
 
 
+async def test_weights(client):
+    """The files of each folder of weights are listed, those of other folders not."""
+    vae = await client.get("/models/vae")
+
+    assert vae == [
+        "wan2.2_vae.safetensors",
+        "wan_2.1_vae.safetensors",
+        "pixel_space",
+    ]
+    assert "loras" in await client.get("/models")
+    async with client.http.get("/models/other") as answer:
+        assert answer.status == 404
+
+
 async def test_it_says_what_it_is(client):
     """/system_stats names a CPU, and says that this engine is the embedded one."""
     stats = await client.get("/system_stats")

@@ -69,8 +69,19 @@ async def test_an_unchanged_file_is_not_sent_again(client, saved):
         ({"filename": "x.mp4", "subfolder": "../.."}, 403),
         ({"filename": "x.mp4", "subfolder": "/etc"}, 403),
         ({"filename": "video"}, 404),
+        ({"filename": "a\0b"}, 403),
     ],
-    ids=["none", "absent", "up", "root", "kind", "folder up", "folder root", "folder"],
+    ids=[
+        "none",
+        "absent",
+        "up",
+        "root",
+        "kind",
+        "folder up",
+        "folder root",
+        "folder",
+        "NUL",
+    ],
 )
 async def test_what_is_not_shown(client, saved, params, status):
     """/view shows nothing outside its folders."""

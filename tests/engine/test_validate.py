@@ -165,6 +165,18 @@ def test_nonsense_is_refused(text):
     assert verdict.error["type"] == "invalid_prompt"
 
 
+@pytest.mark.parametrize("inputs", [[], "text", 5, None], ids=str)
+def test_inputs_that_are_no_object(workflow, inputs):
+    """A node whose inputs are something else is refused like any broken graph."""
+    graph = workflow()
+    graph["3"]["inputs"] = inputs
+
+    verdict = validate(graph, DEFINITIONS["0.12.1"])
+
+    assert verdict.outputs == []
+    assert verdict.node_errors
+
+
 def test_a_cycle_is_refused(workflow):
     """A graph that bites its tail is refused instead of being walked for ever."""
     graph = workflow(changes={"49": {"model": ["48", 0]}})

@@ -241,11 +241,17 @@ def many_scans():
     return data[:-2] + last * 100 + data[-2:]
 
 
+def flipped(data, kind, offset):
+    at = data.index(kind) + offset
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
 def frames(kind):
     more = [quarters().rotate(n) for n in (90, 180)]
     return save(quarters(), kind, save_all=True, append_images=more)
 
 
+STORED = save(quarters(), "PNG", compress_level=0)
 PNG, JPG, WEBP = GOOD["png"], GOOD["jpeg"], GOOD["webp"]
 BROKEN = {
     "png signature": PNG[:8],
@@ -258,6 +264,8 @@ BROKEN = {
     "png no rows": png(rows=0),
     "png no data": PNG[:33] + chunk(b"IEND", b""),
     "png flipped bit": png().replace(b"IDAT", b"IDAT", 1)[:50] + b"~" + png()[51:],
+    "png flipped palette": flipped(GOOD["png palette"], b"PLTE", 5),
+    "png flipped pixel": flipped(STORED, b"IDAT", 99),
     "png data not deflated": PNG[:33] + chunk(b"IDAT", b"x" * 99) + chunk(b"IEND", b""),
     "png colour type": png()[:25] + b"\x05" + png()[26:],
     "png short header": PNG[:8] + chunk(b"IHDR", b"") + chunk(b"IEND", b""),

@@ -1,11 +1,17 @@
 import asyncio
 from contextlib import aclosing
+from datetime import UTC, datetime
 
+from common.job import Job, Status
 from common.jobs.bus import KEPT, Bus, Frame, Still
 
+AT = datetime(2026, 1, 2, tzinfo=UTC)
 
-def frame(version, terminal=False):
-    return Frame(version, f'{{"v":{version}}}', terminal)
+
+def frame(version, terminal=False, render=str):
+    status = Status.SUCCEEDED if terminal else Status.RUNNING
+    job = Job("j", "fastwan", "comfyui", {}, AT, version=version, status=status)
+    return Frame(job, render)
 
 
 async def seen(bus, after=None):
@@ -82,7 +88,8 @@ async def test_previews_come_between_and_only_the_newest():
     assert bus.preview("j") == (b"new", "image/png")
     bus.publish("j", frame(2, terminal=True))
 
-    assert await watcher == [frame(1), Still(2), frame(2, terminal=True)]
+    first, still, last = await watcher
+    assert (first.version, still, last.version) == (1, Still(2), 2)
     assert bus.preview("j") is None
 
 
@@ -94,3 +101,13 @@ async def test_a_job_that_is_over_has_no_topic():
     assert await seen(bus) == []
     bus.show("j", b"late", "image/png")
     assert bus.preview("j") is None
+
+
+def test_a_change_is_rendered_once_and_only_if_read():
+    """However many watch."""
+    rendered = []
+    one = frame(1, render=lambda job: rendered.append(job) or "text")
+    assert rendered == []
+
+    assert one.data == one.data == "text"
+    assert len(rendered) == 1

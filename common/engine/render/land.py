@@ -116,19 +116,17 @@ def _colours(
     spread = max(int(ground.height * 0.02), 1)
     slope = np.convolve(slope, np.ones(spread, np.float32) / spread, "same")
     across = np.linspace(0, 1, len(crest), dtype=np.float32)
-    facing = np.clip(slope * np.where(across < ground.sun, -1, 1), -1, 1)
-    size = len(ground.grain)
-    columns = (x * 150 * (0.4 + depth)).astype(np.int64) % size
-    lines = ((rows[:, 0] / ground.height) * 260).astype(np.int64) % size
-    rough = ground.grain[lines[:, None], columns[None, :]] - 0.5
+    facing = np.clip(slope * np.tanh((across - ground.sun) * 5), -1, 1)
+    rough = _surface(ground, depth, x, rows)
     strength = {"mountain": 0.34, "island": 0.34, "desert": 0.10, "city": 0.05}.get(
         kind, 0.22
     )
     shade = 1 + strength * rough + 0.16 * facing[None, :] * np.exp(-below * 9)
     body = tone * shade[..., None]
-    rim = np.exp(-below * (60 if kind == "desert" else 90)) * (0.30 - 0.14 * depth)
-    glow = 1.6 if kind == "desert" else 1.0
-    body = body + (palette.glow - body) * np.clip(rim * glow, 0, 1)[..., None]
+    rim = np.exp(-below * 90) * (0.30 - 0.14 * depth)
+    if ground.mood.time == "night":
+        rim = rim * 0.4
+    body = body + (palette.glow - body) * rim[..., None]
     if kind == "desert":
         dusk = smooth(0.0, 0.30, below)[..., None]
         body = body + (palette.low - body) * ((1 - dusk) * (0.34 - 0.2 * depth))
@@ -141,6 +139,19 @@ def _colours(
     foot = smooth(0.02, 0.30, below)[..., None] * (0.78 * (1 - depth) ** 1.1)
     hazy: Field = body + (palette.low - body) * foot
     return hazy
+
+
+def _surface(ground: _Ground, depth: float, x: Field, rows: Field) -> Field:
+    """Return how rough a layer is at each pixel, about -0.5 … 0.5."""
+    size = len(ground.grain)
+    across = int((x[-1] - x[0]) * 70 * (0.5 + depth)) + 2
+    down = int(len(rows) / ground.height * 190) + 2
+    columns = (int(x[0] * 1000) + np.arange(across)) % size
+    lines = (int(rows[0, 0]) + np.arange(down)) % size
+    texels = Image.fromarray(ground.grain[lines[:, None], columns[None, :]])
+    stretched = texels.resize((len(x), len(rows)), Image.Resampling.BICUBIC)
+    rough: Field = np.asarray(stretched) - np.float32(0.5)
+    return rough
 
 
 def _island(rng: np.random.Generator, x: Field, depth: float) -> Field:

@@ -32,7 +32,7 @@ class Motion:
         self._phase = rng.uniform(0, 6.28, 6) + mood.detail.normal(0, 0.03, 6)
         angle = rng.uniform(-0.5, 0.5)
         self._drift = np.array([mood.direction * np.cos(angle), np.sin(angle) * 0.6])
-        self._zoom = float(rng.uniform(0.016, 0.026)) * mood.tempo
+        self._zoom = float(rng.uniform(0.022, 0.034)) * mood.tempo
 
     def at(self, t: float) -> Image.Image:
         """Bend and light the picture for the moment t, in seconds."""
@@ -56,10 +56,10 @@ class Motion:
         # All of it stays inside the room that zooming in has made.
         room = zoom / 2
         move_x = room * np.tanh(
-            near * (0.75 * self._drift[0] * ease * 0.5) + 0.22 * sway_x
+            near * (0.75 * self._drift[0] * ease * 0.5) + 0.34 * sway_x
         )
         move_y = room * np.tanh(
-            near * (0.75 * self._drift[1] * ease * 0.5) + 0.22 * sway_y
+            near * (0.75 * self._drift[1] * ease * 0.5) + 0.34 * sway_y
         )
         from_x = (0.5 + (x - 0.5) * (1 - zoom) + move_x) * width
         from_y = (0.5 + (y - 0.5) * (1 - zoom) + move_y) * height

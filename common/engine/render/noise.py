@@ -49,7 +49,8 @@ def tile(number: int, size: int, octaves: int) -> Field:
         total += weight * _stretch(_stretch(values, size).T, size).T
         cells, weight = min(cells * 2, size), weight * 0.55
     low, high = total.min(), total.max()
-    return ((total - low) / (high - low)).astype(np.float32)
+    whole: Field = ((total - low) / (high - low)).astype(np.float32)
+    return whole
 
 
 def _stretch(values: Field, size: int) -> Field:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from common.engine.render.land import strips
 from common.engine.render.mood import read
+from common.engine.render.planet import planet
 from common.engine.render.sky import Sky
 from common.engine.render.weather import Weather
 
@@ -43,6 +44,8 @@ class Scene:
         horizon = self._sky.horizon
         sun = (self._sky.sun_x, self._sky.sun_y)
         self._land = strips(mood, size, horizon, sun[0] * height / width, seconds)
+        if mood.place == "space":
+            self._land.append(planet(mood, size, seconds))
         self._weather = Weather(mood, size, horizon, sun)
         # Half a step of noise hides the bands of a smooth sky.
         shape = (small[1], small[0], 3)
@@ -60,4 +63,15 @@ class Scene:
             strip.lay(picture, t)
         pixels = np.array(picture)
         self._weather.before(pixels, t)
-        return Image.fromarray(pixels)
+        picture = Image.fromarray(pixels)
+        picture.paste((0, 0, 0), (0, 0), _corners(self._size))
+        return picture
+
+
+@lru_cache(maxsize=4)
+def _corners(size: tuple[int, int]) -> Image.Image:
+    """Return how much darker the corners of a picture are, as a lens has it."""
+    x, y = (np.linspace(-1, 1, min(side, 64)) for side in size)
+    away = (x[None, :] ** 2 + y[:, None] ** 2) / 2
+    small = Image.fromarray((88 * away**1.6).astype(np.uint8))
+    return small.resize(size, Image.Resampling.BICUBIC)

@@ -29,7 +29,7 @@ class Sky:
         self.sun_y = float(self.horizon * _sun_height(mood, layout))
         self._phase = layout.uniform(0, 6.28, 8) + detail.normal(0, 0.03, 8)
         self._clouds = [tile(1, TILE, 5), tile(2, TILE, 4)]
-        self._cover = float(layout.uniform(0.42, 0.56)) + float(detail.normal(0, 0.004))
+        self._cover = float(layout.uniform(0.37, 0.50)) + float(detail.normal(0, 0.004))
         # Clouds lie on a ceiling over the viewer, so they shrink towards the horizon.
         height = np.maximum(self.horizon - self.y, 0) + 0.07
         scale = layout.uniform(9, 13)
@@ -45,7 +45,7 @@ class Sky:
         """Return the background at a moment: rows, columns, RGB, about 0 … 1."""
         if self.mood.place == "silk":
             return self._silk(t)
-        picture = self._air + self._halo * self.mood.palette.glow
+        picture: Field = self._air + self._halo * self.mood.palette.glow
         if self.mood.place == "space":
             picture += self._nebula(t)
         else:
@@ -63,11 +63,15 @@ class Sky:
         lower = smooth(0.45, 1.0, down)
         air = palette.top + (palette.middle - palette.top) * upper
         air = air + (palette.low - air) * lower
-        return np.broadcast_to(air, (*np.broadcast(self.x, self.y).shape, 3)).copy()
+        if self.mood.place == "space":
+            air = 0.30 * palette.top + 0 * air
+        full = (*np.broadcast(self.x, self.y).shape, 3)
+        whole: Field = np.broadcast_to(air, full).copy()
+        return whole
 
     def _glow(self) -> Field:
         distance = np.hypot(self.x - self.sun_x, (self.y - self.sun_y) * 1.15)
-        wide = {"night": 0.16, "storm": 0.15}.get(self.mood.time, 0.42)
+        wide = {"night": 0.16, "storm": 0.15, "dawn": 0.30}.get(self.mood.time, 0.36)
         near = np.exp(-((distance / 0.10) ** 2)) * 0.35
         return ((near + wide / (1 + (distance / 0.22) ** 2))[..., None]).astype(
             np.float32
@@ -132,27 +136,35 @@ class Sky:
 
     def _silk(self, t: float) -> Field:
         palette = self.mood.palette
-        x, y = self._flow(t, 2.1)
-        fold = (0.5 + 0.5 * np.sin(x * 1.3 + y * 0.7))[..., None]
-        sheen = np.clip(np.sin(x + y * 1.6), 0, 1)[..., None] ** 3
-        deep = np.clip(0.5 + 0.5 * np.sin(y * 1.4 - x * 0.5), 0, 1)[..., None]
-        picture = palette.near + (palette.middle - palette.near) * smooth(0, 1, fold)
-        picture = picture + (palette.top - picture) * (0.75 * smooth(0.35, 1, deep))
-        picture = picture + (palette.low - picture) * (
-            0.55 * smooth(0.55, 1.0, fold) * (1 - deep)
+        x, y = self._flow(t, 2.4)
+        along = x * 1.5 + y * 0.8
+        fold = 0.5 + 0.5 * np.sin(along + 1.2 * np.sin(y * 2.0))
+        deep = 0.5 + 0.5 * np.sin(y * 1.9 - x * 1.1 + 1)
+        thread = np.sin(along * 3.1 + y * 2.2 + self._phase[6])
+        sheen = np.clip(thread, 0, 1) ** 4 * (0.35 + 0.65 * fold)
+        layers = (
+            (palette.middle, 0.92 * smooth(0.05, 1.0, fold)),
+            (palette.top, 0.80 * smooth(0.45, 1.0, deep)),
+            (palette.low, 0.70 * smooth(0.62, 1.0, fold) * smooth(0.9, 0.3, deep)),
+            (palette.glow, 0.55 * sheen),
+            (palette.glow, 0.5 * self._halo[..., 0]),
         )
-        picture = picture + (palette.glow - picture) * (sheen * 0.62)
-        picture += self._halo * palette.glow * 0.35
-        return picture.astype(np.float32)
+        picture = 0.30 * palette.near + 0.70 * palette.cloud
+        for tint, share in layers:
+            picture = picture + (tint - picture) * share[..., None]
+        return picture
 
     def _nebula(self, t: float) -> Field:
         palette = self.mood.palette
-        x, y = self._flow(t * 0.35, 1.5)
-        dust = _sample(self._clouds[0], x * 26, y * 26)
-        veil = smooth(0.35, 0.95, dust) * (0.5 + 0.5 * np.sin(x + y))
-        core = smooth(0.55, 1.0, dust) * (0.5 + 0.5 * np.sin(x * 1.7 - y))
-        light = veil[..., None] * palette.far * 1.35 + core[..., None] * palette.low
-        return light.astype(np.float32)
+        x, y = self._flow(t * 0.3, 1.5)
+        dust = _sample(self._clouds[0], x * 22, y * 22)
+        fine = _sample(self._clouds[1], x * 51, y * 51)
+        cloud = 0.7 * dust + 0.3 * fine
+        veil = smooth(0.30, 0.85, cloud) * (0.65 + 0.35 * np.sin(x + y))
+        core = smooth(0.58, 0.95, cloud) * (0.55 + 0.45 * np.sin(x * 1.7 - y))
+        hot = 0.6 * palette.low + 0.4 * palette.glow
+        light: Field = veil[..., None] * palette.far * 1.25 + core[..., None] * hot
+        return light
 
     def _add_water(self, picture: Field, t: float) -> None:
         """Mirror the sky in moving water below the horizon."""
@@ -161,15 +173,17 @@ class Sky:
         if first >= rows - 1:
             return
         palette, pace = self.mood.palette, t * self.mood.tempo
-        depth = (self.y[first:] - self.horizon) / (1 - self.horizon)  # 0 far … 1 near
-        far = 1 / (depth + 0.06)
+        # 0 far … 1 near; the centre of the first row may lie over the horizon.
+        depth = np.maximum(self.y[first:] - self.horizon, 0) / (1 - self.horizon)
+        far = np.log(depth + 0.02)  # waves shrink towards the horizon
+        across = self.x / (depth + 0.12)
         p = self._phase
         wave = (
-            np.sin(far * 5.2 + pace * 2.1 + 2.0 * np.sin(self.x * 2.2 + p[0]))
-            + np.sin(far * 8.7 - pace * 1.7 + self.x * 3.4 + p[1])
-            + 0.7 * np.sin(far * 3.1 + pace * 1.1 - self.x * 5.3 / (depth + 0.4) + p[2])
+            np.sin(far * 17 + pace * 2.0 + 1.6 * np.sin(across * 0.9 + p[0]))
+            + np.sin(far * 29 - pace * 2.7 + across * 1.1 + p[1])
+            + 0.8 * np.sin(far * 43 + pace * 3.1 - across * 2.3 + p[2])
         )
-        lift = depth * (0.10 + 0.05 * wave) * rows
+        lift = depth * (0.10 + 0.035 * wave) * rows
         offset = np.arange(rows - first, dtype=np.float32)[:, None] * 0.85
         source = np.clip(first - 1 - offset - lift, 0, first - 1).astype(np.int64)
         columns = np.arange(picture.shape[1])[None, :]
@@ -179,8 +193,8 @@ class Sky:
         surface = mirror * clear + water * (1 - clear)
         # The sun's path: glints on the waves that face us, wider near by.
         path = np.exp(-(((self.x - self.sun_x) / (0.05 + 0.30 * depth)) ** 2))
-        glint = smooth(0.9, 2.3, wave + 0.6 * np.sin(self.x * 41 + far * 9 - pace * 3))
-        shine = (glint * path * (0.85 - 0.4 * depth))[..., None]
+        glint = smooth(0.9, 2.2, wave + 0.7 * np.sin(across * 7 + far * 11 - pace * 3))
+        shine = (glint * path * (0.95 - 0.45 * depth))[..., None]
         surface += shine * palette.glow * 0.85
         surface += (0.05 * (wave * depth))[..., None] * palette.low
         picture[first:] = surface

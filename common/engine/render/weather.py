@@ -67,11 +67,15 @@ class Weather:
         lines, columns = np.mgrid[: window.shape[0], : window.shape[1]]
         distance = np.hypot(columns + left - x, lines + top - y)
         cover = np.clip(radius - distance + 0.5, 0, 1)[..., None] * 0.94
-        light = np.minimum(self._mood.palette.glow * 1.06, 1) * 255
+        light = (0.35 * self._mood.palette.glow + 0.65) * 255
         if night:
-            spots = np.sin(columns * 9 / radius) * np.sin(lines * 7 / radius + 1)
-            light = light * (0.97 - 0.05 * spots[..., None])
-        window[...] = (window + (light - window) * cover).astype(np.uint8)
+            u, v = (columns + left - x) / radius, (lines + top - y) / radius
+            seas = np.sin(2.3 * u + 1.0) * np.sin(2.9 * v - 0.6) + 0.5 * np.sin(
+                5 * u * v
+            )
+            light = light * (0.93 + 0.06 * seas[..., None])
+        lit = window + (light - window) * cover
+        window[...] = np.maximum(window, lit).astype(np.uint8)
 
     def _add_snow(self, pixels: Pixels, t: float) -> None:
         x, y, near, phase, sway = self._flakes.T

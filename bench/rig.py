@@ -1,0 +1,138 @@
+"""Processes and figures that the benchmarks share. Loopback only; ends what it starts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+import aiohttp
+import psutil
+
+ROOT = Path(__file__).parent.parent
+SERVICE = "fastwan2.2-5b-network-storage"
+TRIVIAL = {"prompt": "bench", "width": 256, "height": 256, "frames": 5, "steps": 1}
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command of this repository's, and end it by its pid."""
+    child = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE if os.environ.get("BENCH_QUIET") else None,
+    )
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(15)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+@contextlib.contextmanager
+def engine(folder: Path, speed: float = 0) -> Iterator[str]:
+    """Run an embedded engine and return its address."""
+    port = free_port()
+    with process(
+        *(sys.executable, "-m", "common.engine", "--port", str(port)),
+        *("--data", str(folder), "--speed", str(speed)),
+    ):
+        url = f"http://127.0.0.1:{port}"
+        wait_for(f"{url}/system_stats")
+        yield url
+
+
+def serve_command(data: Path, port: int, engine_url: str) -> list[str]:
+    """Return how to serve FastWan over an engine."""
+    command = [sys.executable, "-m", "common.cli.main", "serve", SERVICE]
+    command += ["--data", str(data), "--port", str(port)]
+    return [*command, "--comfyui-url", engine_url]
+
+
+@contextlib.contextmanager
+def wrapper(data: Path, engine_url: str, **environment: str) -> Iterator[tuple[str, int]]:
+    """Run a wrapper and return its address and pid."""
+    port = free_port()
+    environment = {"LOG_LEVEL": "warning", "WAN_QUEUE_LIMIT": "100000", **environment}
+    with process(*serve_command(data, port, engine_url), **environment) as child:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(f"{url}/ready")
+        yield url, child.pid
+
+
+def wait_for(url: str, limit_s: float = 60) -> float:
+    """Ask until it answers 200; return the seconds that took."""
+    began = time.monotonic()
+    while time.monotonic() - began < limit_s:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as a:
+            if a.status == 200:
+                return time.monotonic() - began
+        time.sleep(0.02)
+    raise TimeoutError(f"{url} did not answer in {limit_s} s")
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[Path]:
+    """Lend a folder."""
+    with tempfile.TemporaryDirectory(prefix="wan-bench-") as name:
+        yield Path(name)
+
+
+async def events(http: aiohttp.ClientSession, url: str) -> AsyncIterator[dict[str, object]]:
+    """Yield the jobs of an event stream."""
+    async with http.get(url) as answer:
+        kind = ""
+        async for raw in answer.content:
+            line = raw.decode().rstrip("\n")
+            if line.startswith("event: "):
+                kind = line[7:]
+            elif line.startswith("data: ") and kind == "job":
+                yield json.loads(line[6:])
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value below which `share` of all lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
+
+
+def ms(seconds: float) -> float:
+    """Return milliseconds, rounded for a table."""
+    return round(seconds * 1000, 2)
+
+
+def report(name: str, figures: dict[str, object], ok: bool) -> None:
+    """Print one JSON line; exit with 1 on a miss."""
+    load = os.getloadavg() if hasattr(os, "getloadavg") else (0, 0, 0)
+    machine = {
+        "cores": psutil.cpu_count(),
+        "load": round(load[0], 1),
+        "python": platform.python_version(),
+    }
+    print(json.dumps({"bench": name, "ok": ok, **figures, "machine": machine}))
+    if not ok:
+        sys.exit(1)
+
+

@@ -1,0 +1,113 @@
+"""
+HTTP/1.1 connections that nobody can hold for nothing: heads and readers have limits.
+
+uvicorn bounds neither the time nor the size of a request's head, and waits for ever for
+a reader that does not read; each such connection would keep its place and its memory.
+Bodies are bounded in `common.api.gate`, where the caller is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from common.api.problems import MEDIA_TYPE, headers, text
+from common.errors import MalformedRequest, RequestTimeout, ServiceError
+
+HEAD_S = 10.0  # from the first byte, or the connection, to the end of the head
+HEAD_BYTES = 64 * 1024
+STALL_S = 30.0  # for a reader to take what is buffered, 64 KiB
+
+
+class Connection(HttpToolsProtocol):
+    """
+    A connection whose request heads are bounded and whose reader must read.
+
+    On httptools, not h11: it refuses folded headers, lower-case methods and long URLs,
+    and takes half the time.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+    _head_bytes: int | None = None  #: None = no head is on its way
+
+    def connection_made(  # type: ignore[override]  # as uvicorn does
+        self, transport: asyncio.Transport
+    ) -> None:
+        """Wait for a head, but not for long."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """Begin to count a head."""
+        super().on_message_begin()
+        self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        """Let the request take its time from here on."""
+        self._stop_timer()
+        self._head_bytes = None
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and refuse a head that does not end."""
+        super().data_received(data)
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self._refuse(MalformedRequest("the request's head is over 64 KiB"))
+
+    def pause_writing(self) -> None:
+        """Give the reader some time to read."""
+        super().pause_writing()
+        self._start_timer(STALL_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on; the reader reads."""
+        self._stop_timer()
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP."""
+        self._refuse(MalformedRequest("this is not an HTTP/1.1 request"))
+
+    def _expect_head(self) -> None:
+        self._head_bytes = 0
+        late = RequestTimeout("the request's head came too slowly")
+        self._start_timer(HEAD_S, lambda: self._refuse(late))
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answer although there is no request that the application could see."""
+        self._stop_timer()
+        self._head_bytes = None
+        if self.transport.is_closing():
+            return
+        # In the middle of another request's answer there is nothing to say.
+        if self.cycle is None or self.cycle.response_complete:
+            body = text(error, "").encode()
+            lines = {
+                "content-type": MEDIA_TYPE,
+                "content-length": str(len(body)),
+                "connection": "close",
+                **headers(error),
+            }
+            head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
+            head += "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+            self.transport.write(head.encode("latin-1") + b"\r\n" + body)
+        self.transport.close()
+
+    def _start_timer(self, seconds: float, then: Callable[[], object]) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, then)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,60 @@
+"""The `wan` command."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import common
+from common.cli import doctor, engine, generate, jobs, serve, services, up
+from common.cli.screen import EXIT_CODES, PLAIN, guarded, put
+
+app = typer.Typer(
+    no_args_is_help=True,
+    epilog=EXIT_CODES,
+    **PLAIN,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        put(f"wan {common.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def wan(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Say which this is."
+        ),
+    ] = False,
+) -> None:
+    """Serve video models over ComfyUI, and make clips with them."""
+
+
+app.command()(services.services)
+app.command()(serve.serve)
+app.add_typer(
+    typer.Typer(help="Make a clip with a service that runs."),
+    name="generate",
+    cls=generate.Services,
+    no_args_is_help=True,
+    subcommand_metavar='SERVICE "PROMPT" [OPTIONS]',
+)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(engine.app, name="engine")
+app.command()(doctor.doctor)
+app.command(cls=up.Up)(up.up)
+
+
+def main() -> None:
+    """Run the command line."""
+    sys.exit(guarded(lambda: app(prog_name="wan")))
+
+
+if __name__ == "__main__":
+    main()
