@@ -23,8 +23,8 @@ import aiohttp
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bench import rig  # noqa: E402
-from common.service import find, load  # noqa: E402
+from bench import rig
+from common.service import find, load
 
 SEEDS = itertools.count(1)
 
@@ -45,7 +45,11 @@ class Direct:
         client = uuid.uuid4().hex
         found: dict[str, str] = {}
         async with self.http.ws_connect(f"{self.url}/ws?clientId={client}") as ws:
-            body = {"prompt": workflow.nodes, "prompt_id": prompt_id, "client_id": client}
+            body = {
+                "prompt": workflow.nodes,
+                "prompt_id": prompt_id,
+                "client_id": client,
+            }
             async with self.http.post(f"{self.url}/prompt", json=body) as answer:
                 assert answer.status == 200, await answer.text()
             async for message in ws:

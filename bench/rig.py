@@ -12,10 +12,9 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import aiohttp
 import psutil
 
 ROOT = Path(__file__).parent.parent
@@ -30,16 +29,27 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def spawn(
+    command: Sequence[str], environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start a command; what it says is kept in a file, for when it fails."""
+    log = Path(tempfile.gettempdir()) / "wan-bench.log"
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=output,
+        )
+
+
 @contextlib.contextmanager
-def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    command: Sequence[str], environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command of this repository's, and end it by its pid."""
-    child = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE if os.environ.get("BENCH_QUIET") else None,
-    )
+    child = spawn(command, environment or {})
     try:
         yield child
     finally:
@@ -55,10 +65,8 @@ def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[byte
 def engine(folder: Path, speed: float = 0) -> Iterator[str]:
     """Run an embedded engine and return its address."""
     port = free_port()
-    with process(
-        *(sys.executable, "-m", "common.engine", "--port", str(port)),
-        *("--data", str(folder), "--speed", str(speed)),
-    ):
+    command = [sys.executable, "-m", "common.engine", "--port", str(port)]
+    with process([*command, "--data", str(folder), "--speed", str(speed)]):
         url = f"http://127.0.0.1:{port}"
         wait_for(f"{url}/system_stats")
         yield url
@@ -72,13 +80,15 @@ def serve_command(data: Path, port: int, engine_url: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def wrapper(data: Path, engine_url: str, **environment: str) -> Iterator[tuple[str, int]]:
+def wrapper(
+    data: Path, engine_url: str, ready: str = "/ready"
+) -> Iterator[tuple[str, int]]:
     """Run a wrapper and return its address and pid."""
     port = free_port()
-    environment = {"LOG_LEVEL": "warning", "WAN_QUEUE_LIMIT": "100000", **environment}
-    with process(*serve_command(data, port, engine_url), **environment) as child:
+    environment = {"LOG_LEVEL": "warning", "WAN_QUEUE_LIMIT": "100000"}
+    with process(serve_command(data, port, engine_url), environment) as child:
         url = f"http://127.0.0.1:{port}"
-        wait_for(f"{url}/ready")
+        wait_for(url + ready)
         yield url, child.pid
 
 
@@ -98,18 +108,6 @@ def folder() -> Iterator[Path]:
     """Lend a folder."""
     with tempfile.TemporaryDirectory(prefix="wan-bench-") as name:
         yield Path(name)
-
-
-async def events(http: aiohttp.ClientSession, url: str) -> AsyncIterator[dict[str, object]]:
-    """Yield the jobs of an event stream."""
-    async with http.get(url) as answer:
-        kind = ""
-        async for raw in answer.content:
-            line = raw.decode().rstrip("\n")
-            if line.startswith("event: "):
-                kind = line[7:]
-            elif line.startswith("data: ") and kind == "job":
-                yield json.loads(line[6:])
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -134,5 +132,3 @@ def report(name: str, figures: dict[str, object], ok: bool) -> None:
     print(json.dumps({"bench": name, "ok": ok, **figures, "machine": machine}))
     if not ok:
         sys.exit(1)
-
-

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 POSTER_WIDTH = 1280  #: pixels, at most
 POSTER_QUALITY = 85  #: of JPEG
+THREADS_PIXELS = 8_000_000  #: below, starting threads takes longer than decoding
 
 # SaveVideo writes rates as thousandths; Matroska rounds times to milliseconds.
 _RATE_TOLERANCE = 0.005
@@ -172,7 +173,8 @@ def _copy_packets(
     if len(film.streams.video) != 1:
         raise BadOutput(f"The file has {len(film.streams.video)} video streams, not 1")
     video = film.streams.video[0]
-    video.thread_type = "AUTO"
+    if video.width * video.height * (video.frames or 100) > THREADS_PIXELS:
+        video.thread_type = "AUTO"
     kept = [video, *film.streams.audio]
     copies = {stream.index: copy.add_stream_from_template(stream) for stream in kept}
     middle = (expected.frames or video.frames) // 2

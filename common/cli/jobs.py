@@ -43,7 +43,10 @@ def list_(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("id", "status", "", "created", "prompt", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for title in ("id", "status", "", "created"):
+        table.add_column(title, no_wrap=True, min_width=FULL_ID if title == "id" else 0)
+    table.add_column("prompt", no_wrap=True, overflow="ellipsis")
     for job in found:
         table.add_row(
             job["id"],

@@ -19,6 +19,8 @@ PORT_TAKEN = 3
 NO_SERVICE = 4
 INTERRUPTED = 130
 
+WIDE = 240  # characters
+
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the job or a check failed, 2 wrong options or settings,"
     " 3 the port is taken, 4 no service answers, 130 interrupted."
@@ -56,7 +58,10 @@ def console(stream: TextIO | None = None) -> Console:
     """Return a console for stderr, or for `stream`; plain when that is no terminal."""
     from rich.console import Console
 
-    return Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+    stream = stream or sys.stderr
+    # What goes into a file or a pipe is not cut to any width.
+    width = None if stream.isatty() else WIDE
+    return Console(file=stream, highlight=False, width=width)
 
 
 def terminal() -> bool:

@@ -219,17 +219,16 @@ class PromptRun:
             self._faults,
             lambda value, top, jpeg: self._progress(node_id, value, top, jpeg),
         )
+        self._break(node_id, class_type)
         run.check()
-        self._break(run, node_id, class_type)
         return self._shop.nodes.functions[class_type](run, **inputs)
 
-    def _break(self, run: Run, *place: str) -> None:
+    def _break(self, *place: str) -> None:
         """Do what a test wants to happen at this node."""
         if self._faults.take("crash_at_node", *place):
             os._exit(137)
         if self._faults.take("hang_at_node", *place):
             self._item.stop.wait()
-            run.check()
         if self._faults.take("oom_at_node", *place):
             raise NodeFailed(*OUT_OF_MEMORY)
         if wanted := self._faults.take("error_at_node", *place):

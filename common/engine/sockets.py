@@ -70,7 +70,7 @@ class Socket:
                 return True
         self._waiting.append(frame)
         self._some.set()
-        return True
+        return len(self._waiting) <= FRAMES_WAITING
 
     async def write(self, turn: Callable[[], Turn]) -> None:
         """Send what is queued until the connection ends."""

@@ -312,7 +312,6 @@ def lookup(name: str, installed: tuple[str, ...] | None, index: int) -> str:
     if stem in by_stem:
         return by_stem[stem]
     near = get_close_matches(stem, by_stem, n=3, cutoff=0.5)
-    hint = (
-        "did you mean " + " or ".join(near) + "?" if near else "GET /loras lists them"
-    )
+    names = [by_stem[one] for one in near] or installed[:10]
+    hint = ("did you mean " if near else "installed: ") + ", ".join(names)
     raise UnknownLora.of(f"loras.{index}.name", "no such LoRA is installed", hint)

@@ -68,15 +68,15 @@ def test_an_odd_size_is_refused(tmp_path):
 def test_nothing_is_left_when_painting_stops(tmp_path):
     """An exception between two frames leaves no half file."""
 
-    def two_frames():
-        yield from Counted(64, 64, 2)
+    def frames():
+        yield from Counted(64, 64, 60)
         raise KeyError("stop")
 
     with pytest.raises(KeyError):
         write_mp4(
             tmp_path / "x.mp4",
-            Video(Counted(64, 64, 5), Fraction(24)),
-            two_frames(),
+            Video(Counted(64, 64, 99), Fraction(24)),
+            frames(),
             {},
         )
     assert list(tmp_path.iterdir()) == []

@@ -82,6 +82,16 @@ def test_every_part_of_a_recipe_counts(change, guides):
     assert distance(list(one)[-1], list(other)[-1]) > 0
 
 
+def test_a_seed_is_another_composition():
+    """Another seed moves everything, another setting is a nuance."""
+    [first, seed, flavour] = (
+        next(iter(Film(replace(RECIPE, **change))))
+        for change in ({}, {"seed": 2}, {"flavour": "heun"})
+    )
+
+    assert distance(first, seed) > 3 * distance(first, flavour) > 0
+
+
 def test_it_moves():
     """Frames differ, neighbours less than distant ones."""
     frames = list(Film(replace(RECIPE, frames=25)))

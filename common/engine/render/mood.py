@@ -153,7 +153,7 @@ def read(prompt: str, seed: int, flavour: str) -> Mood:
     if not named:
         palette = _tinted(palette, _any_hue(theme), 0.12)
     for number, tint in enumerate(named[:3]):
-        palette = _tinted(palette, tint, 0.62 / (1 + number))
+        palette = _tinted(palette, tint, 0.52 / (1 + number))
     layout = _generator(*words, str(seed))
     return Mood(
         palette=palette,
