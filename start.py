@@ -10,8 +10,8 @@ Installs what is needed into .venv, once, and starts.
     python start.py lock            refresh the locks (needs uv)
     python start.py COMMAND ...     any command of `wan`; --help lists them
 
-Standard library only. Python 3.11 or later; an older one is told so, which is why nothing
-here is newer than 3.6 in its syntax.
+Standard library only. Python 3.11 or later; an older one is told so, which is why
+nothing here is newer than 3.6 in its syntax.
 
 WAN_VENV names an environment to use as it is: nothing is installed then.
 """
@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).resolve().parent
 NEEDED = (3, 11)
@@ -45,6 +46,7 @@ OFFLINE = (
     "error sending request",
     "connecttimeouterror",
 )
+HALF_MADE = "half made by start.py"
 COVERAGE_PERCENT = 90
 
 
@@ -68,18 +70,40 @@ class Environment:
         """
         Install what `kind` ("run" or "test") needs, unless it is there.
 
-        What a killed run left half made is thrown away.
+        What a killed run left half made is thrown away; an environment that somebody
+        else made never is.
+
+        Raises:
+            Stop: it is somebody else's, and its Python is not ours.
         """
         if self.ready(kind):
             return
         self.folder.mkdir(exist_ok=True)
-        half_made = self.mark.exists()
-        with self.mark.open("a+") as held:
+        with self.mark.open("a+", encoding="utf-8") as held:
             lock_file(held)
             if self.ready(kind):
                 return  # another start.py made it while we waited
-            self._make(kind, anew=half_made or not self._usable())
-        self.mark.unlink()
+            held.seek(0)
+            half_made = held.read() == HALF_MADE
+            if not half_made and self._usable():
+                self._install(kind)
+            elif half_made or not self._others():
+                held.truncate(0)
+                held.write(HALF_MADE)
+                held.flush()
+                self._create()
+                self._install(kind)
+            else:
+                raise Stop(
+                    "%s was made by somebody else, with another Python than %s: remove"
+                    " it, or name it in WAN_VENV if it has all that is needed"
+                    % (self.folder, python())
+                )
+            held.truncate(0)
+        try:
+            self.mark.unlink()
+        except OSError:
+            pass  # Windows, while another start.py waits with it open; it is empty
 
     def ready(self, kind: str) -> bool:
         """Tell whether the environment is what the locks ask for."""
@@ -92,14 +116,24 @@ class Environment:
             known.get(one) == digest(self.root / LOCKS[one]) for one in (kind, "test")
         )
 
-    def _make(self, kind: str, anew: bool) -> None:
-        uv = shutil.which("uv")
+    def _others(self) -> bool:
+        """Tell whether something is in the folder, and we did not make it."""
+        own = (self.mark, self.log)
+        there = [path for path in self.folder.iterdir() if path not in own]
+        return bool(there) and "ours" not in self._known()
+
+    def _create(self) -> None:
+        self._clear()
+        command = [sys.executable, "-m", "venv", str(self.folder)]
+        if shutil.which("uv"):
+            command.append("--without-pip")
+        step("making .venv", command, self.log)
+        self.stamp.write_text(json.dumps({"ours": "yes"}), "utf-8")
+
+    def _install(self, kind: str) -> None:
         lock = self.root / LOCKS[kind]
-        if anew:
-            self._clear()
-            venv = [sys.executable, "-m", "venv", str(self.folder)]
-            step("making .venv", [*venv, "--without-pip"] if uv else venv, self.log)
         wanted = ["--require-hashes", "-r", str(lock)]
+        uv = shutil.which("uv")
         if uv:
             command = [uv, "pip", "install", "--python", str(self.python), *wanted]
         else:
@@ -108,7 +142,7 @@ class Environment:
         many = sum("==" in line for line in lock.read_text("utf-8").splitlines())
         step("installing %d packages" % many, command, self.log)
         self._link()
-        known = {} if anew else self._known()
+        known = self._known()
         known.update({"root": str(self.root), "python": python(), kind: digest(lock)})
         self.stamp.write_text(json.dumps(known), "utf-8")
 
@@ -333,13 +367,18 @@ def newer_python(arguments: "list[str]") -> int:
     return 1
 
 
-def lock_file(file: object) -> None:
+def lock_file(file: TextIO) -> None:
     """Wait until no other start.py holds the open file; the system frees it with us."""
     if WINDOWS:
         import msvcrt
 
-        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined]
-        return
+        file.seek(0)
+        while True:  # it gives up after ten seconds
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)  # type: ignore
+            except OSError:
+                continue
+            return
     import fcntl
 
     try:

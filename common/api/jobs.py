@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import uuid
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
+from functools import lru_cache
 from typing import Annotated, Any, TypeVar
 
 from fastapi import (
@@ -20,7 +22,7 @@ from fastapi import (
     WebSocketDisconnect,
 )
 from fastapi.responses import FileResponse, JSONResponse
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.requests import HTTPConnection
 
 from common.api import body
@@ -32,7 +34,8 @@ from common.jobs.intake import Submission
 from common.runtime import Runtime
 
 MAX_WAIT_S = 300
-MAX_STREAMS = 1000
+MAX_STREAMS = 2000
+UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 T = TypeVar("T")
 
@@ -148,21 +151,16 @@ def routes(runtime: Runtime) -> APIRouter:
 
     @router.get(
         "/jobs/{job_id}/events",
-        response_class=EventSourceResponse,
+        # Not EventSourceResponse: FastAPI would run two tasks for each watcher.
+        response_class=Response,
+        responses={200: {"content": {"text/event-stream": {}}}},
         dependencies=[Depends(a_stream)],
     )
     async def events(
         job: AJob, last_event_id: Annotated[str | None, Header()] = None
-    ) -> AsyncIterator[ServerSentEvent]:
-        async for seen in ledger.watch(job, number(last_event_id)):
-            if isinstance(seen, Frame):
-                yield ServerSentEvent(
-                    event="job", id=str(seen.version), raw_data=seen.data
-                )
-            else:
-                yield ServerSentEvent(
-                    event="preview", data={"url": preview_url(job, seen)}
-                )
+    ) -> EventSourceResponse:
+        frames = event_stream(job, ledger.watch(job, number(last_event_id)))
+        return EventSourceResponse(frames, headers=UNBUFFERED)
 
     @router.websocket("/jobs/{job_id}/ws", dependencies=[Depends(a_stream)])
     async def socket(
@@ -179,7 +177,7 @@ def routes(runtime: Runtime) -> APIRouter:
             if isinstance(seen, Frame):
                 text = f'{{"event":"job","id":{seen.version},"data":{seen.data}}}'
                 await websocket.send_text(text)
-            else:
+            elif seen is not None:
                 data = {"url": preview_url(job, seen)}
                 await websocket.send_json(
                     {"event": "preview", "id": None, "data": data}
@@ -266,6 +264,27 @@ async def while_connected(
     if isinstance(done, BaseException):
         raise done
     return done
+
+
+async def event_stream(
+    job: Job, changes: AsyncIterator[Frame | Still | None]
+) -> AsyncIterator[bytes]:
+    """Yield a job's changes as server-sent events, and a comment when it is quiet."""
+    async for seen in changes:
+        match seen:
+            case Frame():
+                yield event_of(seen)
+            case Still():
+                url = json.dumps({"url": preview_url(job, seen)})
+                yield format_sse_event(event="preview", data_str=url)
+            case None:
+                yield KEEPALIVE_COMMENT
+
+
+@lru_cache(maxsize=64)
+def event_of(frame: Frame) -> bytes:
+    """Return a change as one event: the same bytes for all who watch."""
+    return format_sse_event(event="job", id=str(frame.version), data_str=frame.data)
 
 
 def preview_url(job: Job, still: Still) -> str:

@@ -19,6 +19,8 @@ from common.job import Job
 # A reconnect within this many changes misses nothing; a run makes about a hundred.
 KEPT = 256
 
+QUIET_S = 15.0  # proxies close streams that are silent for a minute or half of one
+
 
 class Frame:
     """One job as it stood at one version; `data` is made when somebody reads it."""
@@ -106,9 +108,11 @@ class Bus:
 
     async def watch(
         self, job_id: str, after: int | None = None
-    ) -> AsyncIterator[Frame | Still]:
+    ) -> AsyncIterator[Frame | Still | None]:
         """
         Yield the job now and after each change, until it is over.
+
+        None is for when nothing has changed for a while: a sign of life is due.
 
         With `after`, the version a watcher saw last, yield each later one that is kept
         and the present one in any case. A job without a topic yields nothing.
@@ -134,7 +138,16 @@ class Bus:
                 if topic.previews > shown:
                     shown = topic.previews
                     yield Still(shown)
-                if topic.changed is changed:
-                    await changed.wait()
+                if topic.changed is changed and not await _set(changed, QUIET_S):
+                    yield None
         finally:
             topic.watchers -= 1
+
+
+async def _set(event: asyncio.Event, limit_s: float) -> bool:
+    """Wait for an event; return whether it came in time."""
+    try:
+        async with asyncio.timeout(limit_s):
+            return await event.wait()
+    except TimeoutError:
+        return False

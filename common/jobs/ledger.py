@@ -209,7 +209,7 @@ class Ledger:
 
     async def watch(
         self, job: Job, after: int | None = None
-    ) -> AsyncIterator[Frame | Still]:
+    ) -> AsyncIterator[Frame | Still | None]:
         """Yield the job as it stands and after each change, until it is over."""
         if job.id in self._live:
             async for seen in self.bus.watch(job.id, after):

@@ -38,6 +38,8 @@ from common.workflow import Workflow
 
 log = logging.getLogger(__name__)
 
+TELL_S = 0.05  # people see no more than twenty changes a second
+
 
 @dataclass(frozen=True)
 class Done:
@@ -91,6 +93,8 @@ class Run:
     cancel_sent: float = 0.0
     started: asyncio.Task[None] | None = None  #: the commit that it runs
     waiting_since: float | None = None  #: queued in ComfyUI while nothing runs there
+    told: float = 0.0  #: when the watchers last heard of progress
+    untold: bool = False
     missed_since: float | None = None  #: neither in history nor in the queue
     blind: bool = False  #: the socket was lost, so silence says nothing
 
@@ -185,27 +189,29 @@ class Runner:
 
     async def _follow(self, run: Run) -> Outcome:
         while True:
-            event = await run.follower.next(self.limits.poll_s)
-            if run.cancel_asked and time.monotonic() - run.cancel_sent > 1:
-                await self._send_cancel(run)
+            outcome = None
+            event = await run.follower.next(
+                TELL_S if run.untold else self.limits.poll_s
+            )
             match event:
-                case Ended():
-                    self._note(run, event)
-                    outcome = await self._look(run)
+                case None if run.untold:
+                    self._tell(run)
                 case None | SocketLost():
                     run.blind = run.blind or event is not None
+                    outcome = await self._look(run)
+                case Ended():
+                    self._note(run, event)
                     outcome = await self._look(run)
                 case Preview(data=data, content_type=content_type):
                     run.heard = time.monotonic()
                     self._ledger.bus.show(run.job.id, data, content_type)
-                    continue
                 case _:
                     self._note(run, event)
-                    continue
-            if outcome is None:
-                outcome = await self._overdue(run)
+            outcome = outcome or await self._overdue(run)
             if outcome is not None:
                 return outcome
+            if run.cancel_asked and time.monotonic() - run.cancel_sent > 1:
+                await self._send_cancel(run)
 
     async def _send_cancel(self, run: Run) -> None:
         """Ask ComfyUI; an interrupt between two nodes can miss, so ask repeatedly."""
@@ -214,11 +220,18 @@ class Runner:
             await run.engine.cancel(run.job.prompt_id)
 
     def _note(self, run: Run, event: Event) -> None:
-        """Move the meter, and tell the watchers when it shows."""
+        """Move the meter, and tell the watchers unless they were just told."""
         run.heard = time.monotonic()
         run.waiting_since, run.blind = None, False
         run.meter = run.meter.after(event, run.heard)
-        self._ledger.advance(run.job.id, run.meter.progress(run.heard))
+        run.untold = True
+        if run.heard - run.told > TELL_S:
+            self._tell(run)
+
+    def _tell(self, run: Run) -> None:
+        """Tell the watchers; nodes that take no time come in bursts, told as one."""
+        run.told, run.untold = time.monotonic(), False
+        self._ledger.advance(run.job.id, run.meter.progress(run.told))
 
     async def _look(self, run: Run) -> Outcome | None:
         """Ask history and queue; None while it is still going on."""

@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 
 import aiohttp
@@ -30,5 +31,13 @@ async def held(live):
     await live.fault(zombie=True)
     first = await live.job()
     await live.until(first["id"], lambda job: job["status"] == "running")
+    await unwatched(live)
     yield live
     await live.fault(reset=True)
+
+
+async def unwatched(live):
+    """Wait until every stream is closed on the service's side too."""
+    async with asyncio.timeout(10):
+        while live.runtime.bus.watchers():
+            await asyncio.sleep(0.01)
