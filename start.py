@@ -23,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -39,6 +40,7 @@ HEADER = """\
 OFFLINE = (
     "name resolution",
     "getaddrinfo",
+    "from versions: none",
     "failed to establish a new connection",
     "network is unreachable",
     "connection refused",
@@ -100,10 +102,9 @@ class Environment:
                     % (self.folder, python())
                 )
             held.truncate(0)
-        try:
+        # Windows keeps it while another start.py waits with it open; it is empty.
+        with suppress(OSError):
             self.mark.unlink()
-        except OSError:
-            pass  # Windows, while another start.py waits with it open; it is empty
 
     def ready(self, kind: str) -> bool:
         """Tell whether the environment is what the locks ask for."""
@@ -288,7 +289,7 @@ def lock() -> int:
     if uv is None:
         raise Stop("this needs uv: https://docs.astral.sh/uv/ tells how to install it")
     for kind, name in LOCKS.items():
-        command = [uv, "pip", "compile", "pyproject.toml", "--universal", "--upgrade"]
+        command = [uv, "pip", "compile", "pyproject.toml", "--universal"]
         command += ["--python-version", "%d.%d" % NEEDED, "--generate-hashes"]
         command += ["--no-header", "--no-emit-index-url", "--no-emit-find-links"]
         for extra in EXTRAS[kind]:
@@ -369,23 +370,23 @@ def newer_python(arguments: "list[str]") -> int:
 
 def lock_file(file: TextIO) -> None:
     """Wait until no other start.py holds the open file; the system frees it with us."""
-    if WINDOWS:
+    if sys.platform == "win32":
         import msvcrt
 
         file.seek(0)
         while True:  # it gives up after ten seconds
             try:
-                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)  # type: ignore
+                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
             except OSError:
                 continue
             return
     import fcntl
 
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[arg-type]
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         say("another start.py is installing; waiting for it")
-        fcntl.flock(file, fcntl.LOCK_EX)  # type: ignore[arg-type]
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def python() -> str:

@@ -1,4 +1,4 @@
-"""Processes and figures that the benchmarks share. Loopback only; ends what it starts."""
+"""What the benchmarks share: processes and figures. Loopback only."""
 
 from __future__ import annotations
 

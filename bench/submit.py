@@ -3,8 +3,8 @@ How fast is a job acknowledged, with its row on disk, at a steady rate?
 
     python bench/submit.py [--rate 50] [--seconds 20]
 
-Open loop: requests leave at fixed times whatever the answers do, and latency counts from
-the planned moment. No engine runs, so that only acceptance is measured.
+Open loop: requests leave at fixed times whatever the answers do, and latency counts
+from the planned moment. No engine runs, so that only acceptance is measured.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.requests import HTTPConnection
 
 from common.api import body
+from common.api.download import output_of
 from common.api.schema import PROBLEMS, JobList, JobView, request_body
 from common.errors import InvalidInput, NotFound, RateLimited
 from common.job import Job, Status
@@ -136,10 +137,7 @@ def routes(runtime: Runtime) -> APIRouter:
         if before is None and cursor is not None:
             raise InvalidInput.of("cursor", "is not one that this service gave")
         page = await runtime.store.page(
-            owner,
-            status=statuses(status),
-            limit=limit,
-            before=before,
+            owner, status=statuses(status), limit=limit, before=before
         )
         found = [ledger.view(ledger.current(job)) for job in page.jobs]
         more = None if page.next_cursor is None else str(page.next_cursor)
@@ -153,13 +151,19 @@ def routes(runtime: Runtime) -> APIRouter:
         "/jobs/{job_id}/events",
         # Not EventSourceResponse: FastAPI would run two tasks for each watcher.
         response_class=Response,
-        responses={200: {"content": {"text/event-stream": {}}}},
+        responses={
+            200: {"content": {"text/event-stream": {}}},
+            204: {"description": "`Last-Event-ID` is the end of the job."},
+        },
         dependencies=[Depends(a_stream)],
     )
     async def events(
         job: AJob, last_event_id: Annotated[str | None, Header()] = None
-    ) -> EventSourceResponse:
-        frames = event_stream(job, ledger.watch(job, number(last_event_id)))
+    ) -> Response:
+        after = number(last_event_id)
+        if job.status.terminal and job.version == after:
+            return Response(status_code=204)  # tells a browser not to come again
+        frames = event_stream(job, ledger.watch(job, after))
         return EventSourceResponse(frames, headers=UNBUFFERED)
 
     @router.websocket("/jobs/{job_id}/ws", dependencies=[Depends(a_stream)])
@@ -213,34 +217,9 @@ def routes(runtime: Runtime) -> APIRouter:
     @router.head("/jobs/{job_id}/outputs/{name}", include_in_schema=False)
     @router.get("/jobs/{job_id}/outputs/{name}", response_class=FileResponse)
     async def output(job: AJob, name: str, request: Request) -> Response:
-        return file_response(runtime, job, name, request)
+        return output_of(runtime, job, name, request)
 
     return router
-
-
-def file_response(runtime: Runtime, job: Job, name: str, request: Request) -> Response:
-    """Return a published file; only names in the job's own record exist."""
-    for one in job.outputs:
-        if name == one.name:
-            tag, kind = f'"{one.sha256}"', one.content_type
-        elif name == one.poster:
-            tag, kind = f'"{one.sha256}-poster"', "image/jpeg"
-        else:
-            continue
-        headers = {"ETag": tag, "Cache-Control": "private, max-age=86400, immutable"}
-        if tag in request.headers.get("if-none-match", ""):
-            return Response(status_code=304, headers=headers)
-        path = runtime.files.job(job.id) / name
-        if not path.is_file() or path.is_symlink():
-            raise NotFound("the file is gone")
-        return FileResponse(
-            path,
-            media_type=kind,
-            filename=f"{job.id}-{name}",
-            content_disposition_type="inline",
-            headers=headers,
-        )
-    raise NotFound("the job has no such output")
 
 
 async def while_connected(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
-from common.api.jobs import AJob, file_response
+from common.api.download import output_of
+from common.api.jobs import AJob
 from common.api.schema import PROBLEMS
 from common.errors import NotFound
 from common.jobs.view import legacy_view
@@ -25,6 +26,6 @@ def routes(runtime: Runtime) -> APIRouter:
     async def download(job: AJob, request: Request) -> Response:
         if not job.outputs:
             raise NotFound("the job has no video yet")
-        return file_response(runtime, job, job.outputs[0].name, request)
+        return output_of(runtime, job, job.outputs[0].name, request)
 
     return router

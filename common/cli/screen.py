@@ -113,6 +113,9 @@ def guarded(run: Callable[[], object]) -> int:
     try:
         run()
     except Stop as stop:
+        if stop.code == INTERRUPTED:
+            say(str(stop))
+            return stop.code
         lines = str(stop).splitlines() or [""]
         say("\n".join([f"error: {lines[0]}", *(f"       {one}" for one in lines[1:])]))
         if stop.hint:

@@ -114,19 +114,16 @@ class Bus:
 
         None is for when nothing has changed for a while: a sign of life is due.
 
-        With `after`, the version a watcher saw last, yield each later one that is kept
-        and the present one in any case. A job without a topic yields nothing.
+        With `after`, the version a watcher saw last, yield each later one that is kept;
+        one that we never gave counts as none. A job without a topic yields nothing.
         """
         topic = self._topics.get(job_id)
         if topic is None:
             return
         topic.watchers += 1
         try:
-            seen = topic.frames[-1].version - 1
-            if after is not None and after < topic.frames[-1].version:
-                seen = after
-            elif after is not None:
-                seen = topic.frames[-1].version
+            latest = topic.frames[-1].version
+            seen = latest - 1 if after is None or after > latest else after
             shown = 0 if topic.preview is None else topic.previews - 1
             while True:
                 changed = topic.changed

@@ -34,6 +34,7 @@ from common.job import (
     JobError,
     Output,
     Requeued,
+    Started,
     Status,
     Succeeded,
 )
@@ -251,6 +252,8 @@ class Dispatcher:
     async def _adopt(self, job: Job, engine: Engine) -> Outcome:
         if job.status is Status.CANCELING:
             self._spawn(self._repeat_cancel(job.id))
+        if job.status is Status.QUEUED:  # the process died before it said so
+            await self._ledger.insist(job.id, Started(now()))
         return await self._runner.run(job, engine.comfy, adopt=True)
 
     async def _repeat_cancel(self, job_id: str) -> None:

@@ -78,13 +78,12 @@ async def test_a_part_outside_the_file_is_refused(made):
     ["bytes=" + ",".join(f"{n}-{n}" for n in range(0, 10000, 2)), "bytes=x", "lines=1"],
     ids=["5000 ranges", "nonsense", "unit"],
 )
-async def test_an_odd_range_costs_nothing(made, asked):
-    """Refused, or answered with the file once."""
+async def test_an_odd_range_is_ignored(made, asked):
+    """One range is enough for a download to go on; many are how servers are hurt."""
     live, output = made
     status, _, body = await get(live, output["url"], range=asked[:8000])
 
-    assert status in (200, 400, 416)
-    assert len(body) <= output["size_bytes"]
+    assert (status, len(body)) == (200, output["size_bytes"])
 
 
 async def test_a_part_of_another_file_is_the_whole(made):
@@ -121,7 +120,6 @@ async def test_head_tells_the_size(made):
     [
         "nobody.mp4",
         "..%2f..%2fjobs.sqlite3",
-        "%2e%2e",
         "VIDEO.MP4",
         "video.mp4%00",
         ".lock",

@@ -243,17 +243,20 @@ async def test_everything_is_under_api_too(client, path):
     assert plain.keys() == prefixed.keys()
 
 
-async def test_it_answers_while_it_paints(client, workflow):
-    """HTTP is served while a film is painted."""
-    size = {"width": 512, "height": 512, "length": 41}
+async def test_it_answers_while_it_paints(engine, client, workflow):
+    """HTTP is served while a film is painted; an interrupt leaves no file of it."""
+    size = {"width": 1024, "height": 1024, "length": 481}
     await client.submit(workflow(changes={"55": size}))
     await client.until("executing", node="58")
 
     await client.get("/system_stats")
     queue = await client.get("/queue")
-    await client.until("executing", node=None)
+    await client.say("/interrupt")
+    frames = await client.until("executing", node=None)
 
     assert len(queue["queue_running"]) == 1
+    assert frames[0]["type"] == "execution_interrupted"
+    assert list(engine.settings.folder("output").rglob("*.mp4")) == []
 
 
 async def test_pages_of_other_origins_are_refused(engine, client):

@@ -216,6 +216,23 @@ async def test_a_restarted_wrapper_collects_what_finished_meanwhile(tmp_path):
             assert len(await live.prompts()) == 1
 
 
+async def test_a_job_that_started_unsaid_is_adopted_all_the_same(tmp_path):
+    """Killed between POST /prompt and the commit: one prompt, and a video."""
+    async with engine(tmp_path / "engine", speed=1) as engine_url:
+        async with wrapper(tmp_path / "data", "http://127.0.0.1:9") as live:
+            job = await live.job(steps=4)
+            workflow, _ = await live.runtime.ledger.work_of(job["id"])
+            workflow.patch("Save video", "filename_prefix", f"wan/{job['id']}/output")
+            prompt = {"prompt": workflow.nodes, "prompt_id": job["id"]}
+            async with live.http.post(f"{engine_url}/prompt", json=prompt) as answer:
+                assert answer.status == 200
+        async with wrapper(tmp_path / "data", engine_url, limits=QUICK) as live:
+            done = await live.finished(job["id"])
+
+            assert (done["status"], done["attempt"]) == ("succeeded", 1)
+            assert len(await live.prompts()) == 1
+
+
 async def test_jobs_wait_while_no_engine_answers(tmp_path):
     """Nothing fails because a GPU machine is still starting."""
     async with wrapper(tmp_path / "data", "http://127.0.0.1:9") as live:

@@ -1,0 +1,79 @@
+"""Published files over HTTP: whole, in part, or not again."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fastapi import Request, Response
+from fastapi.responses import FileResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from common.api.problems import response
+from common.errors import NotFound, RangeNotSatisfiable
+from common.job import Job
+from common.runtime import Runtime
+
+# One range at a time; what else a Range header may say is ignored, as HTTP allows.
+_RANGE = re.compile(rb"bytes=(\d+-\d*|-\d+)")
+
+
+def output_of(runtime: Runtime, job: Job, name: str, request: Request) -> Response:
+    """
+    Return a published file; only names in the job's own record exist.
+
+    Raises:
+        NotFound: there is no such output, or its file is gone.
+    """
+    for one in job.outputs:
+        if name == one.name:
+            tag, kind = f'"{one.sha256}"', one.content_type
+        elif name == one.poster:
+            tag, kind = f'"{one.sha256}-poster"', "image/jpeg"
+        else:
+            continue
+        headers = {"ETag": tag, "Cache-Control": "private, max-age=86400, immutable"}
+        path = runtime.files.job(job.id) / name
+        if not path.is_file() or path.is_symlink():
+            raise NotFound("the file is gone")
+        known = request.headers.get("if-none-match", "")
+        if tag in known or known == "*":
+            return Response(status_code=304, headers=headers)
+        return File(
+            path,
+            media_type=kind,
+            filename=f"{job.id}-{name}",
+            content_disposition_type="inline",
+            headers=headers,
+        )
+    raise NotFound("the job has no such output")
+
+
+class File(FileResponse):
+    """A file that refuses a range outside it with a problem."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file, or the part that is asked for."""
+
+        async def checked(message: Message) -> None:
+            if message.get("status", 0) >= 400:
+                raise _Outside
+            await send(message)
+
+        heads = [
+            (name, value)
+            for name, value in scope["headers"]
+            if name != b"range" or _RANGE.fullmatch(value)
+        ]
+        try:
+            await super().__call__({**scope, "headers": heads}, receive, checked)
+        except _Outside:
+            size = Path(self.path).stat().st_size
+            error = RangeNotSatisfiable(f"the file has {size} bytes")
+            answer = response(error, scope["state"]["request_id"])
+            answer.headers["content-range"] = f"bytes */{size}"
+            await answer(scope, receive, send)
+
+
+class _Outside(Exception):
+    """The range is not in the file."""

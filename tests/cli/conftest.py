@@ -1,0 +1,48 @@
+import os
+from dataclasses import dataclass
+
+import pytest
+
+from common.cli.main import app
+from common.cli.screen import guarded
+from tests.threaded import served
+
+
+@dataclass
+class Said:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch, tmp_path):
+    """No variable and no folder of the machine that runs the tests counts."""
+    for name in os.environ:
+        if name.startswith(("WAN_", "COMFY")) or name in ("LOG_LEVEL", "NO_COLOR"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def wan(capsys):
+    """Run `wan` with arguments in this process."""
+
+    def run(*arguments):
+        try:
+            code = guarded(lambda: app([str(one) for one in arguments], prog_name="wan"))
+        except SystemExit as end:
+            code = end.code
+        out, err = capsys.readouterr()
+        return Said(code or 0, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    """A service that runs, for the tests of a module."""
+    with served(tmp_path_factory.mktemp("service")) as running:
+        yield running
