@@ -33,8 +33,13 @@ JsonObject = dict[str, Any]
 
 TERMINAL_WORDS = frozenset(status.value for status in TERMINAL)
 AGAIN = frozenset({429, 502, 503, 504})
+BROKEN = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+)
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 64 << 10
 SOCKET_SILENCE_S = 45.0  # the service pings every 20 s
 POLL_S = 1.0
 CONNECT_S = 10.0
@@ -106,6 +111,10 @@ class Client:
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
+
+    def hasty(self, timeout_s: float = CONNECT_S) -> Client:
+        """Return a client of the same service that asks once; for another thread."""
+        return Client(self.url, self.api_key, timeout_s=timeout_s, patience_s=0)
 
     # ---- calls
 
@@ -241,7 +250,9 @@ class Client:
                     "If-Range": f'"{wanted["sha256"]}"',
                 }
             try:
-                with self._call("GET", wanted["url"], headers=headers) as answer:
+                with self._call(
+                    "GET", wanted["url"], headers=headers, stream=True
+                ) as answer:
                     if at and answer.status_code != requests.codes.partial_content:
                         raise BadDownload(f"{wanted['name']} changed on the way")
                     for chunk in answer.iter_content(CHUNK_BYTES):
@@ -265,11 +276,11 @@ class Client:
         return request
 
     def _json(self, method: str, path: str, **options: Any) -> JsonObject:
-        with self._call(method, path, **options) as answer:
-            try:
-                found = answer.json()
-            except (ValueError, requests.RequestException):
-                raise Unreachable(self.url) from None
+        answer = self._call(method, path, **options)
+        try:
+            found = answer.json()
+        except ValueError:
+            found = None  # whatever it is, it is no service of ours
         if not isinstance(found, dict):
             raise Unreachable(self.url)
         return found
@@ -292,7 +303,7 @@ class Client:
             refusal: Refused | None = None
             try:
                 answer = self._once(method, path, paths, options)
-            except (requests.ConnectionError, requests.Timeout):
+            except BROKEN:
                 wait_s = pause_s
             else:
                 if answer.ok or answer.status_code in fine:
@@ -323,7 +334,6 @@ class Client:
                 self.url + path,
                 files=files or None,
                 timeout=self._timeout,
-                stream=True,
                 **options,
             )
 

@@ -248,8 +248,9 @@ def _demuxer(file: BinaryIO) -> str:
 
 def _rename(names: dict[Path, Path]) -> None:
     """Give the parts of one folder their names; all of them or none."""
-    for part in names:
-        flush(part)
+    for part, path in names.items():
+        if path.suffix != ".jpg":  # a still that a power cut takes is no loss
+            flush(part)
     try:
         for part, path in names.items():
             part.replace(path)

@@ -127,7 +127,9 @@ async def engine(folder: Path, **options):
 
 
 @contextlib.asynccontextmanager
-async def wrapper(data: Path, engine_url: str, service=None, limits=None, **options):
+async def wrapper(
+    data: Path, engine_url: str, service=None, limits=None, reach=True, **options
+):
     """Serve a service over an engine that is there already."""
     settings = Settings.read(
         data=data, engine="comfyui", comfyui_url=engine_url, port=0, **options
@@ -149,7 +151,7 @@ async def wrapper(data: Path, engine_url: str, service=None, limits=None, **opti
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         async with aiohttp.ClientSession() as http:
-            for one in runtime.engines:
+            for one in runtime.engines if reach else ():
                 with contextlib.suppress(Exception):
                     await one.comfy.wait_until_ready(10)
             yield Live(runtime, f"http://127.0.0.1:{port}", engine_url, http)

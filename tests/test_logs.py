@@ -18,6 +18,11 @@ def restored():
     logging.captureWarnings(False)
 
 
+def fail(text):
+    """Make something to trace back."""
+    raise ValueError(text)
+
+
 @pytest.mark.parametrize(
     ("text", "secret", "kept"),
     [
@@ -77,7 +82,7 @@ def test_a_traceback_holds_no_secret(capsys):
     logs.set_up(Settings.read(api_keys="open-sesame"))
 
     try:
-        raise ValueError("refused open-sesame")
+        fail("refused open-sesame")
     except ValueError:
         logging.getLogger("common.x").exception("call with open-sesame failed")
 
@@ -93,7 +98,7 @@ def test_json_is_one_object_a_line(capsys):
     logs.set_up(Settings.read(log_format="json", api_keys='quo"te'))
 
     try:
-        raise ValueError('quo"te')
+        fail('quo"te')
     except ValueError:
         logging.getLogger("common.x").exception("first\nsecond")
 

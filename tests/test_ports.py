@@ -55,7 +55,7 @@ def test_no_port_above_the_last():
 
 def test_a_foreign_address_is_no_taken_port():
     """An address that this machine does not have is said as what it is."""
-    with pytest.raises(OSError, match="."):
+    with pytest.raises(OSError, match=r"."):
         listen("192.0.2.1", 0, only=False)
 
 

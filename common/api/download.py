@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from fastapi import Request, Response
 from fastapi.responses import FileResponse
+from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from common.api.problems import response
@@ -57,7 +57,7 @@ class File(FileResponse):
 
         async def checked(message: Message) -> None:
             if message.get("status", 0) >= 400:
-                raise _Outside
+                raise _Outside(Headers(raw=message["headers"]).get("content-range"))
             await send(message)
 
         heads = [
@@ -67,13 +67,12 @@ class File(FileResponse):
         ]
         try:
             await super().__call__({**scope, "headers": heads}, receive, checked)
-        except _Outside:
-            size = Path(self.path).stat().st_size
-            error = RangeNotSatisfiable(f"the file has {size} bytes")
+        except _Outside as outside:
+            error = RangeNotSatisfiable("the file has no such part")
             answer = response(error, scope["state"]["request_id"])
-            answer.headers["content-range"] = f"bytes */{size}"
+            answer.headers["content-range"] = str(outside)
             await answer(scope, receive, send)
 
 
 class _Outside(Exception):
-    """The range is not in the file."""
+    """The range is not in the file; its text is what Content-Range says then."""

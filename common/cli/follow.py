@@ -7,18 +7,20 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
 
 from common.cli.screen import INTERRUPTED, Stop, console, put, say, terminal
-from common.client import Client, Refused, Unreachable
+from common.client import Refused, Unreachable
+
+if TYPE_CHECKING:
+    from common.client import Client
 
 Job = dict[str, Any]
 Show = Callable[[Job], None]
 
 WHY_S = 5.0  # a job that still waits then is told about
-CANCEL_S = 10.0
 
 
 def follow(client: Client, job: Job, *, as_json: bool) -> Job:
@@ -37,7 +39,7 @@ def follow(client: Client, job: Job, *, as_json: bool) -> Job:
 def watched(client: Client, job: Job, *, as_json: bool) -> Job:
     """Show a job until it is over, and return it."""
     last = job
-    with _view(as_json) as show, _explained(client, job["id"]):
+    with _view(as_json) as show, explained(client, job["id"]):
         for last in client.watch(job["id"]):
             show(last)
     return last
@@ -92,8 +94,7 @@ def _path(job: Job, name: str, out: Path | None, *, alone: bool) -> Path:
 
 def _canceled(client: Client, job_id: str) -> str:
     """Ask the service to stop, and return what came of it."""
-    asked = Client(client.url, client.api_key, patience_s=0, timeout_s=CANCEL_S)
-    with asked:
+    with client.hasty() as asked:
         try:
             asked.cancel(job_id)
         except (Refused, Unreachable, requests.RequestException):
@@ -102,11 +103,13 @@ def _canceled(client: Client, job_id: str) -> str:
 
 
 @contextmanager
-def _explained(client: Client, job_id: str) -> Iterator[None]:
-    """Say why the job waits, if it does: nothing else would."""
+def explained(
+    client: Client, job_id: str, after_s: float = WHY_S
+) -> Iterator[threading.Timer]:
+    """Say why the job waits, if it does after a while: nothing else would."""
 
     def explain() -> None:
-        with Client(client.url, client.api_key, patience_s=0) as other:
+        with client.hasty() as other:
             try:
                 waits = other.get(job_id)["status"] == "queued"
                 missing = other.ready()["missing"] if waits else []
@@ -116,11 +119,11 @@ def _explained(client: Client, job_id: str) -> Iterator[None]:
             hint = f" ({one['hint']})" if one.get("hint") else ""
             say(f"waiting: {one['message']}{hint}")
 
-    timer = threading.Timer(WHY_S, explain)
+    timer = threading.Timer(after_s, explain)
     timer.daemon = True
     timer.start()
     try:
-        yield
+        yield timer
     finally:
         timer.cancel()
 

@@ -42,9 +42,7 @@ Words = Annotated[
         metavar='generate "PROMPT"', help="A clip of your own; absent: a sample."
     ),
 ]
-Out = Annotated[
-    Path | None, typer.Option(help="Copy the clip to this file or folder.")
-]
+Out = Annotated[Path | None, typer.Option(help="Copy the clip to this file or folder.")]
 Once = Annotated[bool, typer.Option("--once", help="End after the clip.")]
 
 

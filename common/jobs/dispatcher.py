@@ -47,6 +47,7 @@ from common.jobs.runner import (
     Lost,
     Outcome,
     Postponed,
+    Ran,
     Runner,
     Stopped,
 )
@@ -224,7 +225,7 @@ class Dispatcher:
             return False
         return True
 
-    async def _attempt(self, job: Job, engine: Engine) -> Outcome | Published:
+    async def _attempt(self, job: Job, engine: Engine) -> Outcome | Ran | Published:
         """Run a job; one from before a restart is adopted where it still is."""
         if job.id in self._recovered:
             if outputs := await self._published(job):
@@ -249,7 +250,7 @@ class Dispatcher:
                 return await asyncio.to_thread(self._publish, file, folder, job)
         return ()
 
-    async def _adopt(self, job: Job, engine: Engine) -> Outcome:
+    async def _adopt(self, job: Job, engine: Engine) -> Outcome | Ran:
         if job.status is Status.CANCELING:
             self._spawn(self._repeat_cancel(job.id))
         if job.status is Status.QUEUED:  # the process died before it said so
@@ -269,14 +270,16 @@ class Dispatcher:
         return None
 
     async def _settle(
-        self, job_id: str, outcome: Outcome | Published, engine: Engine
+        self, job_id: str, outcome: Outcome | Ran | Published, engine: Engine
     ) -> None:
         """Turn an attempt's outcome into the job's next state."""
         match outcome:
             case Published(outputs=outputs):
                 await self._end(job_id, Succeeded(outputs, {}, now()))
+            case Ran():
+                self._spawn(self._conclude(job_id, outcome, engine))
             case Done():
-                self._spawn(self._collect(job_id, outcome, engine))
+                await self._collect(job_id, outcome, engine)
             case Stopped():
                 await self._end(job_id, Canceled(now()))
             case Postponed():
@@ -337,12 +340,23 @@ class Dispatcher:
     async def _end(self, job_id: str, change: Change) -> None:
         await self._ledger.insist(job_id, change)
 
+    async def _conclude(self, job_id: str, ran: Ran, engine: Engine) -> None:
+        """Finish a job whose slot has gone on to the next."""
+        self._busy.add(job_id)
+        try:
+            outcome = await self._runner.conclude(ran)
+            await self._settle(job_id, outcome, engine)
+        except Exception as error:
+            log.exception("%s: the end failed", job_id)
+            await self._fail(job_id, _ours(error))
+        finally:
+            self._busy.discard(job_id)
+
     async def _collect(self, job_id: str, done: Done, engine: Engine) -> None:
         """Copy the declared output node's file here, check it, publish it."""
         job = self._ledger.live(job_id)
         if job is None:
             return
-        self._busy.add(job_id)
         try:
             async with self._collecting:
                 outputs = await self._fetch(job, done, engine)
@@ -355,14 +369,9 @@ class Dispatcher:
             await self._fail(job_id, full)
         except EngineUnreachable:
             await self._try_again(job_id, _lost_in_restart(), engine)
-        except Exception as error:
-            log.exception("%s: collecting failed", job_id)
-            await self._fail(job_id, _ours(error))
         else:
             await self._end(job_id, Succeeded(outputs, done.nodes, now()))
             await asyncio.to_thread(engine.tidy, job.prompt_id)
-        finally:
-            self._busy.discard(job_id)
 
     async def _fetch(self, job: Job, done: Done, engine: Engine) -> tuple[Output, ...]:
         saved = done.history.files_by_node.get(self._output_node, ())

@@ -27,7 +27,7 @@ from common.comfy import (
     WorkflowRejected,
     failure,
 )
-from common.events import Ended, Event, Preview
+from common.events import Ended, Event, Preview, Succeeded
 from common.job import Job, JobError, Started
 from common.jobs.files import Files
 from common.jobs.ledger import Ledger, now
@@ -75,9 +75,6 @@ class Broken:
     restart: bool = False
 
 
-Outcome = Done | Stopped | Lost | Postponed | Broken
-
-
 @dataclass
 class Run:
     """What the runner knows of the attempt it follows."""
@@ -97,6 +94,17 @@ class Run:
     untold: bool = False
     missed_since: float | None = None  #: neither in history nor in the queue
     blind: bool = False  #: the socket was lost, so silence says nothing
+    succeeded: bool = False  #: by the events; history has the last word
+
+
+@dataclass(frozen=True)
+class Ran:
+    """The engine is free again; `Runner.conclude` reads how the run ended."""
+
+    run: Run
+
+
+Outcome = Done | Stopped | Lost | Postponed | Broken
 
 
 class Runner:
@@ -117,7 +125,9 @@ class Runner:
         self._fields = {(p.title, p.input): name for name, p in request.patches()}
         self._runs: dict[str, Run] = {}
 
-    async def run(self, job: Job, engine: Comfy, *, adopt: bool = False) -> Outcome:
+    async def run(
+        self, job: Job, engine: Comfy, *, adopt: bool = False
+    ) -> Outcome | Ran:
         """
         Follow one attempt to its end; with `adopt`, one that ComfyUI has already.
 
@@ -134,6 +144,14 @@ class Runner:
                 del self._runs[job.id]
                 if run.started is not None:
                     await run.started
+
+    async def conclude(self, ran: Ran) -> Outcome:
+        """Return how a run ended, from ComfyUI's history."""
+        while True:
+            outcome = await self._look(ran.run) or await self._overdue(ran.run)
+            if outcome is not None:
+                return outcome
+            await asyncio.sleep(TELL_S)
 
     async def cancel(self, job_id: str) -> bool:
         """Ask ComfyUI to stop a job; return whether it is being run here."""
@@ -187,9 +205,9 @@ class Runner:
         message = f"{field}: {error}" if field else str(error)
         return JobError(error.code, message, error.hint, node=title)
 
-    async def _follow(self, run: Run) -> Outcome:
+    async def _follow(self, run: Run) -> Outcome | Ran:
         while True:
-            outcome = None
+            outcome: Outcome | None = None
             event = await run.follower.next(
                 TELL_S if run.untold else self.limits.poll_s
             )
@@ -201,7 +219,11 @@ class Runner:
                     outcome = await self._look(run)
                 case Ended():
                     self._note(run, event)
+                    if run.succeeded:
+                        return Ran(run)
                     outcome = await self._look(run)
+                case Succeeded():
+                    run.succeeded = True
                 case Preview(data=data, content_type=content_type):
                     run.heard = time.monotonic()
                     self._ledger.bus.show(run.job.id, data, content_type)

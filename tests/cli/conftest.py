@@ -32,7 +32,8 @@ def wan(capsys):
 
     def run(*arguments):
         try:
-            code = guarded(lambda: app([str(one) for one in arguments], prog_name="wan"))
+            words = [str(one) for one in arguments]
+            code = guarded(lambda: app(words, prog_name="wan"))
         except SystemExit as end:
             code = end.code
         out, err = capsys.readouterr()

@@ -219,7 +219,9 @@ async def test_a_restarted_wrapper_collects_what_finished_meanwhile(tmp_path):
 async def test_a_job_that_started_unsaid_is_adopted_all_the_same(tmp_path):
     """Killed between POST /prompt and the commit: one prompt, and a video."""
     async with engine(tmp_path / "engine", speed=1) as engine_url:
-        async with wrapper(tmp_path / "data", "http://127.0.0.1:9") as live:
+        async with wrapper(
+            tmp_path / "data", "http://127.0.0.1:9", reach=False
+        ) as live:
             job = await live.job(steps=4)
             workflow, _ = await live.runtime.ledger.work_of(job["id"])
             workflow.patch("Save video", "filename_prefix", f"wan/{job['id']}/output")
@@ -235,7 +237,7 @@ async def test_a_job_that_started_unsaid_is_adopted_all_the_same(tmp_path):
 
 async def test_jobs_wait_while_no_engine_answers(tmp_path):
     """Nothing fails because a GPU machine is still starting."""
-    async with wrapper(tmp_path / "data", "http://127.0.0.1:9") as live:
+    async with wrapper(tmp_path / "data", "http://127.0.0.1:9", reach=False) as live:
         job = await live.job()
         await asyncio.sleep(0.3)
         status, ready = await live.get("/ready")

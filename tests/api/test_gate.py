@@ -1,0 +1,361 @@
+"""What every request passes: keys, owners, hosts, origins, ids, limits."""
+
+import asyncio
+import json
+import time
+
+import aiohttp
+import pytest
+
+from common.api import gate
+from common.api.app import create
+from common.runtime import Runtime
+from common.settings import BadSettings, Settings
+from tests.api.conftest import caller
+from tests.live import SMALL, both, fastwan
+from tests.pictures import png
+
+
+async def call(live, method, path, json=None, data=None, **headers):
+    """Return status, headers and the parsed body, if it is JSON."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with live.http.request(
+        method, live.url + path, json=json, data=data, headers=named
+    ) as answer:
+        body = await answer.read()
+        is_json = "json" in answer.headers.get("Content-Type", "")
+        return answer.status, answer.headers, parsed(body) if is_json else body
+
+
+def parsed(body):
+    """Return JSON."""
+    return json.loads(body)
+
+
+class TestKeys:
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {},
+            {"authorization": "Bearer key-of-ann"},
+            {"authorization": "Bearer"},
+            {"authorization": "Basic a2V5LW9mLWFubmE="},
+            {"authorization": "key-of-anna"},
+            {"x-api-key": "key-of-anna,key-of-bert"},
+            {"x-api-key": "Schlüssel"},
+            {"cookie": "x-api-key=key-of-anna"},
+        ],
+        ids=str,
+    )
+    async def test_no_key_no_answer(self, keyed, headers):
+        """401, and how to send a key."""
+        *_, anybody = keyed
+        for path in ("/jobs", "/", "/metrics", "/system", "/nowhere"):
+            status, answered, body = await call(anybody, "GET", path, **headers)
+            assert (status, body["code"]) == (401, "unauthorized")
+            assert answered["WWW-Authenticate"] == "Bearer"
+
+    @pytest.mark.parametrize("path", ["/health", "/ready", "/docs", "/openapi.json"])
+    async def test_probes_and_documents_need_none(self, keyed, path):
+        """A load balancer has no key."""
+        *_, anybody = keyed
+
+        assert (await call(anybody, "GET", path))[0] == 200
+
+    async def test_either_header_carries_a_key(self, keyed):
+        """`Authorization: Bearer` in any case, and `X-API-Key`."""
+        *_, anybody = keyed
+        for headers in (
+            {"authorization": "bearer key-of-bert"},
+            {"Authorization": "Bearer  key-of-anna"},
+            {"x-api-key": "key-of-anna"},
+        ):
+            assert (await call(anybody, "GET", "/jobs", **headers))[0] == 200
+
+    async def test_a_key_may_have_any_letters(self, tmp_path):
+        """Compared as the bytes that came."""
+        async with both(tmp_path, api_keys="Schlüssel-狐") as live:
+            sent = {"x-api-key": "Schlüssel-狐"}
+            assert (await call(live, "GET", "/jobs", **sent))[0] == 200
+            sent = {"x-api-key": "Schlüssel-猫"}
+            assert (await call(live, "GET", "/jobs", **sent))[0] == 401
+
+    async def test_the_body_of_a_stranger_is_not_read(self, keyed):
+        """Forty megabytes are announced; the answer comes before the first."""
+        *_, anybody = keyed
+        port = int(anybody.url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = "POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-length: 40000000"
+        writer.write(f"{head}\r\ncontent-type: application/json\r\n\r\n".encode())
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        writer.close()
+
+        assert answer.startswith(b"HTTP/1.1 401")
+        assert b"connection: close" in answer
+
+    def test_a_service_for_others_needs_a_key(self, tmp_path):
+        """It does not start without one."""
+        settings = Settings.read(host="0.0.0.0", data=tmp_path)
+        with pytest.raises(BadSettings, match="WAN_API_KEYS"):
+            create(Runtime(fastwan(), settings))
+
+
+class TestOwners:
+    async def test_what_belongs_to_another_key_is_not_there(self, keyed):
+        """Every address of a job and an upload; and the owner still has them."""
+        anna, bert, _ = keyed
+        form = aiohttp.FormData()
+        form.add_field("file", png(256, 256), filename="x.png")
+        upload = (await anna.post("/uploads", data=form))[1]["id"]
+        job = await anna.finished((await anna.job(image=upload))["id"])
+        here = f"/jobs/{job['id']}"
+        for method, path in [
+            ("GET", here),
+            ("GET", f"{here}/events"),
+            ("GET", f"{here}/preview"),
+            ("GET", f"{here}/outputs/video.mp4"),
+            ("HEAD", f"{here}/outputs/video.mp4"),
+            ("GET", f"{here}/outputs/poster.jpg"),
+            ("POST", f"{here}/cancel"),
+            ("POST", f"{here}/retry"),
+            ("DELETE", here),
+            ("GET", f"/status/{job['id']}"),
+            ("GET", f"/download/{job['id']}"),
+        ]:
+            status, _, body = await call(bert, method, path)
+            assert status == 404, path
+            assert method == "HEAD" or body["code"] == "not_found"
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await bert.http.ws_connect(f"{bert.url}{here}/ws")
+        status, body = await bert.submit(image=upload)
+
+        assert refused.value.status == 404
+        assert (status, body["errors"][0]["field"]) == (422, "image")
+        assert (await bert.get("/jobs"))[1]["jobs"] == []
+        assert (await anna.get(here))[1] == job
+
+    async def test_running_jobs_are_hidden_too(self, tmp_path):
+        """Not only those that are looked up in the store."""
+        async with (
+            both(tmp_path, api_keys="key-of-anna,key-of-bert") as live,
+            caller(live, authorization="Bearer key-of-anna") as anna,
+            caller(live, authorization="Bearer key-of-bert") as bert,
+        ):
+            await live.fault(zombie=True)
+            job = await anna.job()
+            for path in ("", "/events", "/preview"):
+                assert (await bert.get(f"/jobs/{job['id']}{path}"))[0] == 404
+            assert (await bert.post(f"/jobs/{job['id']}/cancel"))[0] == 404
+            assert (await anna.get(f"/jobs/{job['id']}"))[0] == 200
+
+
+class TestHosts:
+    @pytest.mark.parametrize(
+        "host",
+        ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "", "a b"],
+    )
+    async def test_a_name_that_is_not_ours_is_misdirected(self, live, host):
+        """A web page may point its own name at 127.0.0.1."""
+        status, _, body = await call(live, "GET", "/jobs", host=host)
+
+        assert (status, body["code"]) == (421, "misdirected_request")
+
+    @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "[::1]:8189"])
+    async def test_loopback_has_several_names(self, live, host):
+        """With and without a port."""
+        assert (await call(live, "GET", "/jobs", host=host))[0] == 200
+
+    async def test_a_name_that_is_none_is_refused(self, live):
+        """400, and no error of ours."""
+        assert (await call(live, "GET", "/jobs", host="[::1"))[0] == 400
+
+    async def test_names_can_be_added(self, tmp_path):
+        """WAN_ALLOWED_HOSTS, beside the loopback's own."""
+        async with both(tmp_path, allowed_hosts="wan.example") as live:
+            assert (await call(live, "GET", "/jobs", host="wan.example"))[0] == 200
+            assert (await call(live, "GET", "/jobs"))[0] == 200
+            assert (await call(live, "GET", "/jobs", host="x.example"))[0] == 421
+
+
+STUDIO = "https://studio.example"
+
+
+class TestOrigins:
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"origin": "https://evil.example"},
+            {"origin": "null"},
+            {"origin": f"{STUDIO}.evil.example"},
+            {"origin": "http://127.0.0.1:1"},
+            {"origin": "file://"},
+            {"sec_fetch_site": "cross-site"},
+            {"sec_fetch_site": "same-site"},
+        ],
+        ids=str,
+    )
+    async def test_pages_from_elsewhere_may_not_call(self, tmp_path, headers):
+        """Nor read: no answer allows their origin."""
+        async with both(tmp_path, cors_origins=STUDIO) as live:
+            status, answered, body = await call(
+                live, "POST", "/generate", json=SMALL, **headers
+            )
+            assert (status, body["code"]) == (403, "forbidden_origin")
+            assert "Access-Control-Allow-Origin" not in answered
+            asks = {"access_control_request_method": "POST"}
+            _, answered, _ = await call(live, "OPTIONS", "/generate", **headers, **asks)
+            assert "Access-Control-Allow-Origin" not in answered
+
+    async def test_a_listed_page_may(self, tmp_path):
+        """With a preflight, and the headers that it needs."""
+        async with both(tmp_path, cors_origins=STUDIO, api_keys="k") as live:
+            asks = {"access_control_request_method": "POST", "origin": STUDIO}
+            status, answered, _ = await call(live, "OPTIONS", "/generate", **asks)
+            assert status == 204
+            assert answered["Access-Control-Allow-Origin"] == STUDIO
+            assert "x-api-key" in answered["Access-Control-Allow-Headers"]
+            headers = {
+                "origin": STUDIO,
+                "x_api_key": "k",
+                "sec_fetch_site": "cross-site",
+            }
+            status, answered, _ = await call(
+                live, "POST", "/generate", json=SMALL, **headers
+            )
+            assert status == 202
+            assert answered["Access-Control-Allow-Origin"] == STUDIO
+            assert "location" in answered["Access-Control-Expose-Headers"]
+            assert "Origin" in answered["Vary"]
+            refused = await call(live, "GET", "/jobs", origin=STUDIO)
+            assert refused[1]["Access-Control-Allow-Origin"] == STUDIO
+
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    async def test_our_own_page_may(self, live, scheme):
+        """Also behind a proxy that speaks TLS for us."""
+        own = f"{scheme}://{live.url.partition('://')[2]}"
+        headers = {"origin": own, "sec_fetch_site": "same-origin"}
+
+        assert (await call(live, "POST", "/generate", json=SMALL, **headers))[0] == 202
+
+    async def test_a_socket_from_elsewhere_is_refused(self, held):
+        """Browsers open WebSockets to anybody; we check who asks."""
+        job = await held.job(seed=1)
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await held.http.ws_connect(
+                f"{held.url}/jobs/{job['id']}/ws", origin="https://evil.example"
+            )
+
+        assert refused.value.status == 403
+
+
+class TestRequestId:
+    async def test_a_given_id_comes_back(self, live):
+        """In the header, and in the body of a refusal."""
+        _, answered, body = await call(live, "GET", "/jobs/x", x_request_id="order-7.1")
+
+        assert answered["X-Request-Id"] == body["request_id"] == "order-7.1"
+
+    @pytest.mark.parametrize("given", ["a b", "<script>", "x" * 65, "é", ""])
+    async def test_nonsense_is_replaced(self, live, given):
+        """Nobody writes into our log."""
+        _, answered, _ = await call(live, "GET", "/health", x_request_id=given)
+
+        assert len(answered["X-Request-Id"]) == 32
+
+
+JSON = {"content_type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status", "code"),
+    [
+        ("POST", "/generate", {"data": b"{", **JSON}, 400, "malformed_request"),
+        ("GET", f"/{'x' * 9000}", {}, 400, "malformed_request"),
+        ("GET", "/nowhere", {}, 404, "not_found"),
+        ("PUT", "/generate", {}, 405, "method_not_allowed"),
+        (
+            "POST",
+            "/generate",
+            {"data": b"x" * (25 << 20), **JSON},
+            413,
+            "payload_too_large",
+        ),
+        ("POST", "/generate", {"data": b"x"}, 415, "unsupported_media_type"),
+        (
+            "POST",
+            "/generate",
+            {"data": b"x", "content_encoding": "gzip", **JSON},
+            415,
+            "unsupported_media_type",
+        ),
+        ("POST", "/generate", {"json": {}}, 422, "invalid_input"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+async def test_every_refusal_is_a_problem(live, method, path, options, status, code):
+    """One shape (RFC 9457), the right code, and the headers that all answers have."""
+    answered, headers, body = await call(live, method, path, **options)
+
+    assert (answered, body["status"], body["code"]) == (status, status, code)
+    assert headers["Content-Type"] == "application/problem+json"
+    assert body["type"] == "about:blank"
+    assert body["request_id"] == headers["X-Request-Id"]
+    assert body["title"]
+    assert body["detail"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+
+
+async def test_a_bug_of_ours_is_told_as_one(live, monkeypatch, caplog):
+    """500 without a word of what it was; the log has it, under the request's id."""
+
+    def broken(job):
+        raise ZeroDivisionError("canary /secret/path")
+
+    monkeypatch.setattr(live.runtime.ledger, "view", broken)
+    job = {"id": live.runtime.ledger.open_ids()}
+    status, headers, body = await call(live, "POST", "/generate", json=SMALL)
+
+    assert job == {"id": []}
+    assert (status, body["code"]) == (500, "internal")
+    assert "canary" not in json.dumps(body)
+    assert headers["X-Frame-Options"] == "DENY"
+    (record,) = [r for r in caplog.records if body["request_id"] in r.getMessage()]
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+async def test_a_store_that_is_away_is_told(live):
+    """503 with a time to come again; a running process is healthy still."""
+    await live.runtime.store.aclose()
+    status, headers, body = await call(live, "POST", "/generate", json=SMALL)
+
+    assert (status, body["code"]) == (503, "store_unavailable")
+    assert int(headers["Retry-After"]) > 0
+    assert (await call(live, "GET", "/health"))[0] == 200
+    assert (await call(live, "GET", "/ready"))[0] == 503
+
+
+async def test_a_body_that_drips_is_cut_off(live, monkeypatch):
+    """408 once the time is up, whatever still comes."""
+    monkeypatch.setattr(gate, "BODY_S", 0.3)
+    port = int(live.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = "POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000"
+    writer.write(f"{head}\r\ncontent-type: application/json\r\n\r\n".encode())
+
+    async def drip():
+        while True:
+            writer.write(b" ")
+            await asyncio.sleep(0.05)
+
+    dripping = asyncio.create_task(drip())
+    started = time.monotonic()
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    dripping.cancel()
+    await asyncio.gather(dripping, return_exceptions=True)
+    writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert time.monotonic() - started > 0.2
