@@ -31,7 +31,7 @@ async def fill(data: Path, jobs: int, waiting: int) -> None:
     """Write a history of jobs that ended, and some that still wait."""
     data.mkdir(parents=True)
     at = datetime.now(UTC)
-    store = Store(f"sqlite+aiosqlite:///{data / 'jobs.sqlite3'}", lambda: at)
+    store = Store(f"sqlite:///{data / 'jobs.sqlite3'}", lambda: at)
     await store.open()
     service = load(find(rig.SERVICE))
     request = service.request.accept({**rig.TRIVIAL, "seed": 1})

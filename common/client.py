@@ -18,54 +18,24 @@ import json
 import time
 import uuid
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import requests
 import websocket
 
+from common.calls import CONNECT_S, Calls, JsonObject, Refused, Unreachable
 from common.disk import partial, publish_part
 from common.job import TERMINAL
 
-JsonObject = dict[str, Any]
+__all__ = ["BadDownload", "Client", "Refused", "Unreachable", "over"]
 
 TERMINAL_WORDS = frozenset(status.value for status in TERMINAL)
-AGAIN = frozenset({429, 502, 503, 504})
-BROKEN = (
-    requests.ConnectionError,
-    requests.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-)
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 CHUNK_BYTES = 64 << 10
 SOCKET_SILENCE_S = 45.0  # the service pings every 20 s
 POLL_S = 1.0
-CONNECT_S = 10.0
-
-
-class Refused(Exception):
-    """The service said no: its problem document."""
-
-    def __init__(
-        self, status: int, problem: Mapping[str, Any], retry_after_s: float | None
-    ) -> None:
-        self.status = status
-        self.code = str(problem.get("code", "internal"))
-        self.detail = str(problem.get("detail") or f"the service answered {status}")
-        self.errors: list[JsonObject] = list(problem.get("errors") or [])
-        self.request_id = problem.get("request_id")
-        self.retry_after_s = retry_after_s
-        super().__init__(self.detail)
-
-
-class Unreachable(Exception):
-    """Nothing answers at the address, or no longer."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(f"no service answers at {url}")
-        self.url = url
 
 
 class BadDownload(Exception):
@@ -91,16 +61,12 @@ class Client:
         timeout_s: float = 60.0,
         patience_s: float = 60.0,
     ) -> None:
-        self.url = url.rstrip("/")
-        self._timeout = (min(CONNECT_S, timeout_s), timeout_s)
-        self._patience_s = patience_s
-        self.api_key = api_key
-        self._session = requests.Session()
-        self._session.auth = self._authorize
-        # A company's proxy has no way back to this machine.
-        host = urlsplit(self.url).hostname
-        self._session.trust_env = host not in LOOPBACK
-        self._no_proxy = [host] if host in LOOPBACK else None
+        self._calls = Calls(url.rstrip("/"), api_key, timeout_s, patience_s)
+
+    @property
+    def url(self) -> str:
+        """Where the service is."""
+        return self._calls.url
 
     def __enter__(self) -> Client:
         return self
@@ -110,21 +76,21 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._calls.close()
 
     def hasty(self, timeout_s: float = CONNECT_S) -> Client:
         """Return a client of the same service that asks once; for another thread."""
-        return Client(self.url, self.api_key, timeout_s=timeout_s, patience_s=0)
+        return Client(self.url, self._calls.api_key, timeout_s=timeout_s, patience_s=0)
 
     # ---- calls
 
     def card(self) -> JsonObject:
         """Return what the service is."""
-        return self._json("GET", "/", patience_s=0)
+        return self._calls.json("GET", "/", patience_s=0)
 
     def ready(self) -> JsonObject:
         """Return whether a job could run now, and what is missing."""
-        return self._json("GET", "/ready", patience_s=0, fine=(200, 503))
+        return self._calls.json("GET", "/ready", patience_s=0, fine=(200, 503))
 
     def submit(
         self,
@@ -141,28 +107,32 @@ class Client:
         """
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         if not files:
-            return self._json("POST", "/generate", json=dict(fields), headers=headers)
+            return self._calls.json(
+                "POST", "/generate", json=dict(fields), headers=headers
+            )
         texts = {k: _text(v) for k, v in fields.items() if v is not None}
-        return self._json("POST", "/generate", data=texts, paths=files, headers=headers)
+        return self._calls.json(
+            "POST", "/generate", data=texts, paths=files, headers=headers
+        )
 
     def upload(self, path: Path) -> JsonObject:
         """Send a file ahead; its `id` is taken wherever a file is."""
-        return self._json("POST", "/uploads", paths={"file": path})
+        return self._calls.json("POST", "/uploads", paths={"file": path})
 
     def get(self, job_id: str) -> JsonObject:
         """Return a job."""
-        return self._json("GET", _job(job_id))
+        return self._calls.json("GET", _job(job_id))
 
     def list(
         self, *, status: str | None = None, limit: int = 50, cursor: str | None = None
     ) -> JsonObject:
         """Return a page of jobs, newest first, and `next_cursor`."""
         query = {"status": status, "limit": limit, "cursor": cursor}
-        return self._json("GET", "/jobs", params=query)
+        return self._calls.json("GET", "/jobs", params=query)
 
     def cancel(self, job_id: str) -> JsonObject:
         """Ask to stop a job, and return it."""
-        return self._json("POST", f"{_job(job_id)}/cancel")
+        return self._calls.json("POST", f"{_job(job_id)}/cancel")
 
     # ---- following
 
@@ -201,13 +171,18 @@ class Client:
     ) -> Generator[tuple[int, JsonObject], None, None]:
         query = "" if after is None else f"?last_event_id={after}"
         address = f"ws{self.url.removeprefix('http')}{_job(job_id)}/ws{query}"
-        headers = [f"Authorization: Bearer {self.api_key}"] if self.api_key else []
+        headers = (
+            [f"Authorization: Bearer {self._calls.api_key}"]
+            if self._calls.api_key
+            else []
+        )
+        near = self._calls.near
         connection = websocket.create_connection(
             address,
             timeout=CONNECT_S,
             header=headers,
             suppress_origin=True,
-            http_no_proxy=self._no_proxy,
+            http_no_proxy=[near] if near else None,
         )
         with closing(connection):
             connection.settimeout(SOCKET_SILENCE_S)
@@ -241,7 +216,7 @@ class Client:
     def _fetch(self, wanted: JsonObject, file: BinaryIO, update: Any) -> None:
         """Read a file to its end, going on where a connection broke."""
         size, at = wanted["size_bytes"], 0
-        end = time.monotonic() + self._patience_s
+        end = time.monotonic() + self._calls.patience_s
         while at < size:
             headers = {"Accept-Encoding": "identity"}
             if at:
@@ -250,7 +225,7 @@ class Client:
                     "If-Range": f'"{wanted["sha256"]}"',
                 }
             try:
-                with self._call(
+                with self._calls.call(
                     "GET", wanted["url"], headers=headers, stream=True
                 ) as answer:
                     if at and answer.status_code != requests.codes.partial_content:
@@ -259,83 +234,13 @@ class Client:
                         file.write(chunk)
                         update(chunk)
                         at += len(chunk)
-                        end = time.monotonic() + self._patience_s
+                        end = time.monotonic() + self._calls.patience_s
                 if at < size:
                     raise requests.ConnectionError("cut short")
             except requests.RequestException:
                 if time.monotonic() > end:
                     raise Unreachable(self.url) from None
                 time.sleep(POLL_S)
-
-    # ---- one call
-
-    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # As `auth`, so that no .netrc replaces it and no redirect takes it elsewhere.
-        if self.api_key:
-            request.headers["Authorization"] = f"Bearer {self.api_key}"
-        return request
-
-    def _json(self, method: str, path: str, **options: Any) -> JsonObject:
-        answer = self._call(method, path, **options)
-        try:
-            found = answer.json()
-        except ValueError:
-            found = None  # whatever it is, it is no service of ours
-        if not isinstance(found, dict):
-            raise Unreachable(self.url)
-        return found
-
-    def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        paths: Mapping[str, Path] | None = None,
-        patience_s: float | None = None,
-        fine: tuple[int, ...] = (),
-        **options: Any,
-    ) -> requests.Response:
-        """Call until there is an answer that another try would not change."""
-        patience_s = self._patience_s if patience_s is None else patience_s
-        end = time.monotonic() + patience_s
-        pause_s = 0.25
-        while True:
-            refusal: Refused | None = None
-            try:
-                answer = self._once(method, path, paths, options)
-            except BROKEN:
-                wait_s = pause_s
-            else:
-                if answer.ok or answer.status_code in fine:
-                    return answer
-                refusal = _refusal(answer)
-                if answer.status_code not in AGAIN:
-                    raise refusal
-                wait_s = max(pause_s, refusal.retry_after_s or 0)
-            if time.monotonic() + wait_s > end:
-                raise refusal or Unreachable(self.url)
-            time.sleep(wait_s)
-            pause_s = min(5.0, pause_s * 2)
-
-    def _once(
-        self,
-        method: str,
-        path: str,
-        paths: Mapping[str, Path] | None,
-        options: Mapping[str, Any],
-    ) -> requests.Response:
-        with ExitStack() as stack:
-            files = {
-                name: (one.name, stack.enter_context(one.open("rb")))
-                for name, one in (paths or {}).items()
-            }
-            return self._session.request(
-                method,
-                self.url + path,
-                files=files or None,
-                timeout=self._timeout,
-                **options,
-            )
 
 
 def over(job: Mapping[str, Any]) -> bool:
@@ -350,17 +255,3 @@ def _job(job_id: str) -> str:
 def _text(value: object) -> str:
     """Return a field as the text of a multipart part."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _refusal(answer: requests.Response) -> Refused:
-    """Read a problem document; a proxy's page counts as an empty one."""
-    with answer:
-        try:
-            problem = answer.json()
-        except (ValueError, requests.RequestException):
-            problem = {}
-    after = answer.headers.get("Retry-After", "")
-    seconds = float(after) if after.isdecimal() else None
-    return Refused(
-        answer.status_code, problem if isinstance(problem, dict) else {}, seconds
-    )

@@ -183,7 +183,7 @@ def database_url(settings: Settings, data: Path) -> str:
     """Return where jobs are kept: a file in the data folder unless set."""
     if settings.database_url is not None:
         return settings.database_url.get_secret_value()
-    return f"sqlite+aiosqlite:///{(data / 'jobs.sqlite3').as_posix()}"
+    return f"sqlite:///{(data / 'jobs.sqlite3').as_posix()}"
 
 
 def limits(settings: Settings) -> Limits:

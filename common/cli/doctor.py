@@ -135,7 +135,7 @@ def data(settings: Settings) -> Iterator[Finding]:
     from common.disk import atomic_write, free_bytes
 
     folder = (settings.data or Path("data")).resolve()
-    there = next(path for path in (folder, *folder.parents) if path.is_dir())
+    there = next(path for path in (folder, *folder.parents) if path.exists())
     probe = there / f".wan-doctor-{os.getpid()}"
     try:
         atomic_write(probe, b"")

@@ -152,7 +152,9 @@ def start_errors() -> Iterator[None]:
         yield
     except (DataInUse, Unusable, NoFreePort) as error:
         raise Stop(str(error), code=WRONG_USE) from None
-    except PermissionError as error:
+    except OSError as error:
+        if error.filename is None:
+            raise
         raise Stop(
             f"cannot write {error.filename}: {error.strerror}",
             "choose another folder with --data",

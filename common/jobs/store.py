@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
+    Connection,
     RowMapping,
     Select,
     and_,
     bindparam,
     delete,
-    event,
     func,
     insert,
     select,
@@ -29,16 +29,17 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from common.errors import IdempotencyConflict, NoSpace, ServiceError, StoreUnavailable
 from common.job import TERMINAL, Job, Status
 from common.jobs import document
+from common.jobs.database import Work, connect
 from common.jobs.tables import NewerSchema, jobs, keys, upgrade, uploads
 from common.request import MediaInput
 from common.workflow import Workflow
 
 T = TypeVar("T")
+BATCH = 64  # writes in one transaction
 KEY_LIFE_S = 24 * 3600  # API.md: idempotency keys are kept 24 h
 
 
@@ -93,7 +94,7 @@ class Page:
 
 @dataclass
 class _Write:
-    work: Callable[[AsyncConnection], Awaitable[Any]]
+    work: Work[Any]
     done: asyncio.Future[Any] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -118,7 +119,7 @@ class Store:
     """One database, with one writer."""
 
     def __init__(self, url: str, now: Clock) -> None:
-        self._engine = _engine(url)
+        self._database = connect(url)
         self._now = now
         self._writes: asyncio.Queue[_Write] = asyncio.Queue()
         self._writer: asyncio.Task[None] | None = None
@@ -131,11 +132,9 @@ class Store:
             Unusable: it is corrupt, newer than this code, or cannot be reached.
         """
         try:
-            async with self._engine.begin() as connection:
-                await _check(connection)
-                await upgrade(connection)
-        except (SQLAlchemyError, NewerSchema, Damaged) as error:
-            await self._engine.dispose()
+            await self._database.write(_prepare)
+        except (SQLAlchemyError, NewerSchema, Damaged, OSError) as error:
+            await self._database.aclose()
             said = _cause(error) if isinstance(error, SQLAlchemyError) else str(error)
             raise Unusable(f"the job store cannot be opened: {said}") from error
         self._writer = asyncio.create_task(self._write_for_ever(), name="store writer")
@@ -146,7 +145,7 @@ class Store:
             await self._writes.join()
             self._writer.cancel()
             await asyncio.gather(self._writer, return_exceptions=True)
-        await self._engine.dispose()
+        await self._database.aclose()
 
     # ---- jobs
 
@@ -166,8 +165,8 @@ class Store:
             **_columns(job),
         }
 
-        async def work(connection: AsyncConnection) -> None:
-            await connection.execute(insert(jobs), row)
+        def work(connection: Connection) -> None:
+            connection.execute(insert(jobs), row)
             if accepted.key is not None:
                 values = {
                     "owner": accepted.owner,
@@ -176,9 +175,9 @@ class Store:
                     "job_id": job.id,
                     "created_s": job.created_at.timestamp(),
                 }
-                await connection.execute(insert(keys), values)
+                connection.execute(insert(keys), values)
             for upload in accepted.uploads:
-                await connection.execute(
+                connection.execute(
                     insert(uploads), self._upload_row(upload, accepted.owner, job.id)
                 )
 
@@ -276,15 +275,15 @@ class Store:
     async def forget(self, job_ids: Sequence[str]) -> list[str]:
         """Remove jobs with their keys and own uploads; return those uploads' ids."""
 
-        async def work(connection: AsyncConnection) -> list[str]:
+        def work(connection: Connection) -> list[str]:
             own = select(uploads.c.id).where(uploads.c.job_id.in_(job_ids))
-            gone = list((await connection.execute(own)).scalars())
+            gone = list(connection.execute(own).scalars())
             for table, column in (
                 (uploads, uploads.c.job_id),
                 (keys, keys.c.job_id),
                 (jobs, jobs.c.id),
             ):
-                await connection.execute(delete(table).where(column.in_(job_ids)))
+                connection.execute(delete(table).where(column.in_(job_ids)))
             return gone
 
         return await self._write(work)
@@ -321,11 +320,9 @@ class Store:
             uploads.c.created_s < moment, uploads.c.job_id.is_(None)
         )
 
-        async def work(connection: AsyncConnection) -> list[str]:
-            gone = list(
-                (await connection.execute(select(uploads.c.id).where(old))).scalars()
-            )
-            await connection.execute(delete(uploads).where(old))
+        def work(connection: Connection) -> list[str]:
+            gone = list(connection.execute(select(uploads.c.id).where(old)).scalars())
+            connection.execute(delete(uploads).where(old))
             return gone
 
         return await self._write(work)
@@ -348,15 +345,13 @@ class Store:
 
     async def _rows(self, query: Select[Any]) -> Sequence[RowMapping]:
         try:
-            async with self._engine.connect() as connection:
-                rows: Sequence[RowMapping] = (
-                    (await connection.execute(query)).mappings().all()
-                )
-                return rows
+            return await self._database.read(
+                lambda connection: connection.execute(query).mappings().all()
+            )
         except SQLAlchemyError as error:
             raise _translated(error) from error
 
-    async def _write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _write(self, work: Work[T]) -> T:
         write = _Write(work)
         self._writes.put_nowait(write)
         try:
@@ -370,7 +365,7 @@ class Store:
     async def _write_for_ever(self) -> None:
         while True:
             batch = [await self._writes.get()]
-            while not self._writes.empty() and len(batch) < 64:
+            while not self._writes.empty() and len(batch) < BATCH:
                 batch.append(self._writes.get_nowait())
             await self._commit(batch)
             for _ in batch:
@@ -379,8 +374,9 @@ class Store:
     async def _commit(self, batch: list[_Write]) -> None:
         """Run a batch in one transaction; if it fails, each in its own."""
         try:
-            async with self._engine.begin() as connection:
-                results = [await write.work(connection) for write in batch]
+            results = await self._database.write(
+                lambda connection: [write.work(connection) for write in batch]
+            )
         except Exception as error:  # noqa: BLE001 - goes to who waits for the write
             if len(batch) > 1:
                 for write in batch:
@@ -399,16 +395,16 @@ class Store:
         return {**vars(upload), "owner": owner, "job_id": job_id, "created_s": created}
 
 
-async def _check(connection: AsyncConnection) -> None:
-    """Refuse a database file with broken pages before anything is written to it."""
-    if connection.dialect.name != "sqlite":
-        return
-    verdict = (await connection.execute(text("PRAGMA quick_check(1)"))).scalar()
-    if verdict != "ok":
-        raise Damaged(
-            f"it is damaged ({verdict}); restore a backup, or move the file away to"
-            " start with an empty one"
-        )
+def _prepare(connection: Connection) -> None:
+    """Refuse a file with broken pages before anything is written; then upgrade."""
+    if connection.dialect.name == "sqlite":
+        verdict = connection.execute(text("PRAGMA quick_check(1)")).scalar()
+        if verdict != "ok":
+            raise Damaged(
+                f"it is damaged ({verdict}); restore a backup, or move the file away"
+                " to start with an empty one"
+            )
+    upgrade(connection)
 
 
 def _columns(job: Job) -> dict[str, object]:
@@ -420,26 +416,6 @@ def _columns(job: Job) -> dict[str, object]:
         "completed_s": job.completed_at and job.completed_at.timestamp(),
         "document": document.dump(job),
     }
-
-
-def _engine(url: str) -> AsyncEngine:
-    """Open a database; SQLite gets the settings that make a commit durable."""
-    engine = create_async_engine(url, pool_size=5)
-    if engine.dialect.name == "sqlite":
-
-        @event.listens_for(engine.sync_engine, "connect")
-        def _on_connect(connection: Any, _record: object) -> None:
-            cursor = connection.cursor()
-            for pragma in (
-                "journal_mode=WAL",
-                "synchronous=FULL",  # NORMAL may lose an acknowledged job on power loss
-                "busy_timeout=5000",
-                "foreign_keys=ON",
-            ):
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
-
-    return engine
 
 
 def _translated(error: SQLAlchemyError) -> ServiceError:

@@ -7,10 +7,11 @@ A database that is newer than this code is refused, never touched.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from sqlalchemy import (
     Column,
+    Connection,
     Float,
     ForeignKey,
     Index,
@@ -23,7 +24,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 metadata = MetaData()
 
@@ -80,30 +80,25 @@ uploads = Table(
     Index("uploads_by_job", "job_id"),
 )
 
-Step = Callable[[AsyncConnection], Awaitable[object]]
-
-
-async def _create(connection: AsyncConnection) -> None:
-    await connection.run_sync(metadata.create_all)
-
+Step = Callable[[Connection], object]
 
 # STEPS[n] brings a database of version n to n + 1.
-STEPS: tuple[Step, ...] = (_create,)
+STEPS: tuple[Step, ...] = (metadata.create_all,)
 
 
 class NewerSchema(Exception):
     """The database was written by a newer release."""
 
 
-async def upgrade(connection: AsyncConnection) -> None:
+def upgrade(connection: Connection) -> None:
     """
     Bring the database up to date, in the caller's transaction.
 
     Raises:
         NewerSchema: it is ahead of this code; nothing was changed.
     """
-    await connection.run_sync(schema.create, checkfirst=True)
-    found = (await connection.execute(select(schema.c.version))).scalar()
+    schema.create(connection, checkfirst=True)
+    found = connection.execute(select(schema.c.version)).scalar()
     version = found or 0
     if version > len(STEPS):
         raise NewerSchema(
@@ -111,6 +106,6 @@ async def upgrade(connection: AsyncConnection) -> None:
             " run the newer release, or start with another data folder"
         )
     for step in STEPS[version:]:
-        await step(connection)
+        step(connection)
     statement = insert(schema) if found is None else update(schema)
-    await connection.execute(statement.values(version=len(STEPS)))
+    connection.execute(statement.values(version=len(STEPS)))

@@ -1,8 +1,12 @@
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+import common
 from common.cli.main import app
 from common.cli.screen import guarded
 from tests.threaded import served
@@ -23,6 +27,7 @@ def bare_environment(monkeypatch, tmp_path):
     for name in os.environ:
         if name.startswith(("WAN_", "COMFY")) or name in ("LOG_LEVEL", "NO_COLOR"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHONPATH", str(Path(common.__file__).parent.parent))
     monkeypatch.chdir(tmp_path)
 
 
@@ -47,3 +52,32 @@ def service(tmp_path_factory):
     """A service that runs, for the tests of a module."""
     with served(tmp_path_factory.mktemp("service")) as running:
         yield running
+
+
+@pytest.fixture
+def command():
+    """Start `wan` as a process; each is ended with the test."""
+    started = []
+
+    def start(*arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "common.cli.main", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def any_port(monkeypatch):
+    """Let engines and services take any port."""
+    monkeypatch.setenv("WAN_ENGINE_PORT", "0")
+    monkeypatch.setenv("WAN_PORT", "0")

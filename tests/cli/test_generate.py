@@ -21,7 +21,7 @@ def test_a_clip_is_made_and_saved_here(wan, service):
     path = Path(said.out.strip())
     assert path.read_bytes()[4:8] == b"ftyp"
     assert path.name.startswith("fastwan2.2-5b-network-storage-")
-    assert "sampling" in said.err
+    assert "done (100%)" in said.err
     assert "256×256, 5 frames at 24 fps, seed 7" in said.err
 
 

@@ -38,7 +38,7 @@ async def store(tmp_path, clock):
 
 
 def address(folder):
-    return f"sqlite+aiosqlite:///{folder / 'jobs.sqlite3'}"
+    return f"sqlite:///{folder / 'jobs.sqlite3'}"
 
 
 def accepted(owner="", key=None, uploads=(), **changes):
@@ -184,13 +184,16 @@ async def test_what_was_accepted_is_there_after_a_restart(tmp_path, clock):
     assert found == one.job
 
 
-async def test_commits_are_durable(store, tmp_path):
+async def test_commits_are_durable(store):
     """Write-ahead log, and a flush for each commit."""
-    async with store._engine.connect() as connection:
-        row = await connection.exec_driver_sql("PRAGMA journal_mode")
-        flush = await connection.exec_driver_sql("PRAGMA synchronous")
 
-        assert (row.scalar(), flush.scalar()) == ("wal", 2)
+    def settings(connection):
+        return [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+
+    assert await store._database.write(settings) == ["wal", 2, 1]
 
 
 async def test_a_failing_write_does_not_take_its_neighbours_along(store):
@@ -236,12 +239,11 @@ async def test_a_database_of_a_newer_release_is_refused(tmp_path, clock):
 
 async def test_a_locked_database_is_said_to_be_unavailable(store, tmp_path):
     """After the busy time-out; and it recovers when the lock goes."""
-    async with store._engine.connect() as connection:
-        await connection.exec_driver_sql("PRAGMA busy_timeout=50")
-        holder = sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)
-        holder.execute("BEGIN EXCLUSIVE")
-        for pooled in range(1):
-            del pooled
+    await store._database.write(
+        lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout=50")
+    )
+    holder = sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
     try:
         with pytest.raises(StoreUnavailable):
             await store.add(accepted())
