@@ -175,6 +175,8 @@ def _copy_packets(
     video = film.streams.video[0]
     if video.width * video.height * (video.frames or 100) > THREADS_PIXELS:
         video.thread_type = "AUTO"
+    else:
+        video.codec_context.thread_count = 1
     kept = [video, *film.streams.audio]
     copies = {stream.index: copy.add_stream_from_template(stream) for stream in kept}
     middle = (expected.frames or video.frames) // 2
@@ -228,7 +230,9 @@ def _compare(expected: Expected, **found: int) -> None:
 def _save_poster(frame: VideoFrame, still: Path) -> None:
     scale = min(1.0, POSTER_WIDTH / frame.width)
     image = frame.to_image(  # type: ignore[no-untyped-call]
-        width=round(frame.width * scale), height=max(1, round(frame.height * scale))
+        width=round(frame.width * scale),
+        height=max(1, round(frame.height * scale)),
+        threads=1,  # starting more takes longer than one frame
     )
     image.save(still, "JPEG", quality=POSTER_QUALITY)
 
