@@ -93,7 +93,7 @@ def test_only_safetensors_are_loaded(service):
 @pytest.mark.parametrize("recorded", RECORDED, ids=lambda path: path.stem)
 @pytest.mark.parametrize("with_image", [False, True], ids=["bare", "with files"])
 def test_the_workflow_suits_the_real_comfyui(service, recorded, with_image):
-    """Classes, inputs, types and ranges, as two real versions describe them."""
+    """Classes, inputs, types and ranges, as real versions describe them."""
     media = service.request.media_fields()
     given = dict.fromkeys(media, "x.png") if with_image else {}
     request = service.request.accept(fields(service, **given))

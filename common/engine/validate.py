@@ -234,7 +234,9 @@ def _specs(
     """
     Return each input's spec, and whether it is required.
 
-    A dynamic combo adds the inputs of the option that is chosen, as "combo.input".
+    A dynamic combo adds the inputs of the option that is chosen, as "combo.input". One
+    that is not given is never missed: ComfyUI 0.33 takes SaveVideo without its
+    "format.codec". It takes an unknown option too, and fails when it runs; we refuse it.
     """
     specs: dict[str, tuple[list[Any], bool]] = {}
     groups = [("", definition["input"])]
@@ -243,8 +245,9 @@ def _specs(
         for kind in ("required", "optional"):
             for name, spec in group.get(kind, {}).items():
                 full = prefix + name
-                specs[full] = (spec, kind == "required")
-                if spec[0] == "COMFY_DYNAMICCOMBO_V3":
+                dynamic = spec[0] == "COMFY_DYNAMICCOMBO_V3"
+                specs[full] = (spec, kind == "required" and not dynamic)
+                if dynamic:
                     groups += [
                         (f"{full}.", option["inputs"])
                         for option in spec[1]["options"]

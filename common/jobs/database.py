@@ -14,13 +14,23 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
 READERS = 2
+CLAIM = 0x77616E  # any number, so long as it stays the same
 
 
 class Database(Protocol):
@@ -32,8 +42,20 @@ class Database(Protocol):
     async def write(self, work: Work[T]) -> T:
         """Run a function and commit; nothing is kept when it raises."""
 
+    async def claim(self) -> None:
+        """
+        Keep other services out until we are closed, or dead.
+
+        Raises:
+            InUse: another has it.
+        """
+
     async def aclose(self) -> None:
         """Close every connection."""
+
+
+class InUse(Exception):
+    """Another service works with this database."""
 
 
 def connect(url: str) -> Database:
@@ -61,6 +83,9 @@ class File:
         """Run it in the thread that writes."""
         return await self._run(self._writer, self._engine, work)
 
+    async def claim(self) -> None:
+        """Do nothing: the lock on the data folder covers what lies in it."""
+
     async def aclose(self) -> None:
         """Wait for the threads and close the file."""
         for threads in (self._writer, self._readers):
@@ -81,6 +106,7 @@ class Server:
 
     def __init__(self, url: URL) -> None:
         self._engine = create_async_engine(url, pool_size=5, pool_pre_ping=True)
+        self._claim: AsyncConnection | None = None
 
     async def read(self, work: Work[T]) -> T:
         """Run it on a connection of the pool."""
@@ -92,8 +118,24 @@ class Server:
         async with self._engine.begin() as connection:
             return await connection.run_sync(work)
 
+    async def claim(self) -> None:
+        """Hold an advisory lock; the server frees it when our connection ends."""
+        connection = await self._engine.connect()
+        taken = await connection.scalar(select(func.pg_try_advisory_lock(CLAIM)))
+        if not taken:
+            await connection.close()
+            raise InUse(
+                "another service works with this database: stop it, or give each"
+                " service a database of its own"
+            )
+        await connection.commit()
+        self._claim = connection
+
     async def aclose(self) -> None:
         """Close the pool."""
+        if self._claim is not None:
+            await self._claim.invalidate()  # closed for good, so the lock is free
+            await self._claim.close()
         await self._engine.dispose()
 
 

@@ -33,7 +33,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from common.errors import IdempotencyConflict, NoSpace, ServiceError, StoreUnavailable
 from common.job import TERMINAL, Job, Status
 from common.jobs import document
-from common.jobs.database import Work, connect
+from common.jobs.database import InUse, Work, connect
 from common.jobs.tables import NewerSchema, jobs, keys, upgrade, uploads
 from common.request import MediaInput
 from common.workflow import Workflow
@@ -132,8 +132,9 @@ class Store:
             Unusable: it is corrupt, newer than this code, or cannot be reached.
         """
         try:
+            await self._database.claim()
             await self._database.write(_prepare)
-        except (SQLAlchemyError, NewerSchema, Damaged, OSError) as error:
+        except (SQLAlchemyError, NewerSchema, Damaged, InUse, OSError) as error:
             await self._database.aclose()
             said = _cause(error) if isinstance(error, SQLAlchemyError) else str(error)
             raise Unusable(f"the job store cannot be opened: {said}") from error

@@ -199,8 +199,9 @@ def test_a_cycle_is_refused(workflow):
             ["return_type_mismatch"],
         ),
         ({"mode": "single_speaker", "mode.mask_1": ["1", 0]}, []),
+        ({}, []),
     ],
-    ids=["one", "two", "unknown", "input of the option", "of another option"],
+    ids=["one", "two", "unknown", "input of the option", "of another option", "none"],
 )
 def test_dynamic_combos(inputs, kinds):
     """A dynamic combo offers its keys, and the chosen one brings its own inputs."""

@@ -259,3 +259,20 @@ async def test_priorities_go_before_the_order_of_arrival(tmp_path):
 
         order = [p["prompt_id"] for p in await live.prompts()]
         assert order == [first["id"], early["id"], late["id"]]
+
+
+async def test_a_service_can_keep_its_jobs_on_a_server(tmp_path, new_database):
+    """PostgreSQL instead of a file: run, listed, and there after a restart."""
+    url = await new_database()
+    async with engine(tmp_path / "engine") as engine_url:
+        async with wrapper(tmp_path / "data", engine_url, database_url=url) as live:
+            headers = {"Idempotency-Key": "k1"}
+            _, job = await live.submit(headers=headers)
+            done = await live.finished(job["id"])
+        async with wrapper(tmp_path / "data", engine_url, database_url=url) as live:
+            _, page = await live.get("/jobs")
+            _, again = await live.submit(headers=headers)
+
+        assert done["status"] == "succeeded"
+        assert [j["id"] for j in page["jobs"]] == [job["id"]]
+        assert again["id"] == job["id"]

@@ -29,9 +29,13 @@ def clock():
     return Clock()
 
 
-@pytest.fixture
-async def store(tmp_path, clock):
-    store = Store(address(tmp_path), clock)
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def store(request, tmp_path, clock):
+    """Open an empty store, on either kind of database."""
+    url = address(tmp_path)
+    if request.param == "postgresql":
+        url = await request.getfixturevalue("new_database")()
+    store = Store(url, clock)
     await store.open()
     yield store
     await store.aclose()
@@ -184,8 +188,10 @@ async def test_what_was_accepted_is_there_after_a_restart(tmp_path, clock):
     assert found == one.job
 
 
-async def test_commits_are_durable(store):
+async def test_commits_are_durable(tmp_path, clock):
     """Write-ahead log, and a flush for each commit."""
+    store = Store(address(tmp_path), clock)
+    await store.open()
 
     def settings(connection):
         return [
@@ -194,6 +200,7 @@ async def test_commits_are_durable(store):
         ]
 
     assert await store._database.write(settings) == ["wal", 2, 1]
+    await store.aclose()
 
 
 async def test_a_failing_write_does_not_take_its_neighbours_along(store):
@@ -237,8 +244,10 @@ async def test_a_database_of_a_newer_release_is_refused(tmp_path, clock):
         await Store(address(tmp_path), clock).open()
 
 
-async def test_a_locked_database_is_said_to_be_unavailable(store, tmp_path):
+async def test_a_locked_database_is_said_to_be_unavailable(clock, tmp_path):
     """After the busy time-out; and it recovers when the lock goes."""
+    store = Store(address(tmp_path), clock)
+    await store.open()
     await store._database.write(
         lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout=50")
     )
@@ -252,3 +261,18 @@ async def test_a_locked_database_is_said_to_be_unavailable(store, tmp_path):
         holder.close()
 
     assert await store.add(accepted())
+    await store.aclose()
+
+
+async def test_a_server_s_database_serves_one_service(new_database, clock):
+    """The second is refused, until the first is gone."""
+    url = await new_database()
+    first, second = Store(url, clock), Store(url, clock)
+    await first.open()
+    with pytest.raises(Unusable, match="another service"):
+        await second.open()
+    await first.aclose()
+
+    third = Store(url, clock)
+    await third.open()
+    await third.aclose()

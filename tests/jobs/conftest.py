@@ -1,0 +1,87 @@
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """Start a PostgreSQL of our own and return its address without a database."""
+    found = shutil.which("initdb")
+    folder = Path(found).parent if found else (BINARIES or [None])[-1]
+    if folder is None:
+        pytest.skip("no PostgreSQL is installed")
+    home = tmp_path_factory.mktemp("postgres")
+    become = as_another(home)
+    data = home / "data"
+    port = free_port()
+    run = {"check": True, "capture_output": True, "cwd": home, **become}
+    auth = ["-A", "trust", "-U", "wan", "--no-sync", "--no-locale", "-E", "UTF8"]
+    subprocess.run([folder / "initdb", "-D", data, *auth], **run)
+    server = subprocess.Popen(
+        [folder / "postgres", "-D", data, "-p", str(port), "-k", "", "-F"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=home,
+        **become,
+    )
+    try:
+        wait_for(port, server)
+        yield f"postgresql+asyncpg://wan@127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture
+def new_database(postgres):
+    """Return a function that makes a database and gives its address."""
+    asyncpg = pytest.importorskip("asyncpg")
+
+    async def make():
+        name = f"wan_{uuid.uuid4().hex}"
+        server = postgres.replace("+asyncpg", "")
+        connection = await asyncpg.connect(f"{server}/postgres")
+        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.close()
+        return f"{postgres}/{name}"
+
+    return make
+
+
+def as_another(home):
+    """PostgreSQL refuses to run as root."""
+    if sys.platform == "win32" or os.geteuid() != 0:
+        return {}
+    import pwd
+
+    nobody = pwd.getpwnam("nobody")
+    for folder in home.parents:  # pytest's folders are for one user's eyes
+        if folder.name.startswith("pytest-"):
+            folder.chmod(0o755)
+    os.chown(home, nobody.pw_uid, nobody.pw_gid)
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(port, server):
+    end = time.monotonic() + 30
+    while time.monotonic() < end and server.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError("PostgreSQL did not start")
