@@ -42,7 +42,7 @@ Prompt = Annotated[
     str,
     Field(
         min_length=1,
-        max_length=4000,
+        max_length=2000,
         description="What the video shows.",
         examples=["a red fox trotting through fresh snow, morning light"],
         json_schema_extra=ui("textarea", "prompt"),
@@ -52,7 +52,7 @@ Prompt = Annotated[
 NegativePrompt = Annotated[
     str,
     Field(
-        max_length=4000,
+        max_length=2000,
         description="What the video must not show. Absent: the model's own default.",
         json_schema_extra=ui("textarea", "prompt", advanced=True),
     ),
@@ -204,7 +204,7 @@ _PART = r"[A-Za-z0-9]([A-Za-z0-9 ._+()-]*[A-Za-z0-9_+()-])?"
 
 
 class Lora(BaseModel):
-    """A LoRA on the volume; `GET /loras` lists them."""
+    """A LoRA on the volume, by its name there."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 

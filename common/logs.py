@@ -22,7 +22,6 @@ HIDDEN = "[hidden]"
 # What these say at INFO is ours to say, or nobody's.
 QUIET = (
     "aiohttp",
-    "aiosqlite",
     "asyncio",
     "filelock",
     "libav",

@@ -103,9 +103,7 @@ class Gate:
             if not isinstance(error, ServiceError):
                 log.exception("%s failed", request_id)
                 error = ServiceError("the service failed; its log has the request id")
-            answer = problem(error, request_id)
-            answer.headers["connection"] = "close"
-            await answer(scope, receive, sender)
+            await problem(error, request_id)(scope, receive, sender)
 
     def _check_host(self, heads: Headers) -> None:
         names = heads.getlist("host")

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.routing import compile_path
 
 from common.errors import FieldError, InvalidInput, ServiceError
 
@@ -70,7 +71,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def theirs(request: Request, error: HTTPException) -> Response:
-        return response(translated(error), request_id(request))
+        answer = response(translated(error), request_id(request))
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            answer.headers["Allow"] = ", ".join(methods(app, request.url.path))
+        return answer
 
     @app.exception_handler(RequestValidationError)
     async def refused(request: Request, error: RequestValidationError) -> Response:
@@ -81,6 +85,16 @@ def install(app: FastAPI) -> None:
         ]
         first = f"{fields[0].field}: {fields[0].message}"
         return response(InvalidInput(first, errors=fields), request_id(request))
+
+
+def methods(app: FastAPI, path: str) -> list[str]:
+    """Return what an address takes; the framework names one route's methods only."""
+    return sorted(
+        method.upper()
+        for template, item in app.openapi()["paths"].items()
+        for method in item
+        if compile_path(template)[0].match(path)
+    )
 
 
 def translated(error: HTTPException) -> ServiceError:

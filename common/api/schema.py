@@ -159,6 +159,7 @@ def document(app: FastAPI, request: type[Request]) -> dict[str, Any]:
             [(Problem, "serialization"), (request, "validation")], ref_template=REF
         )
         parts = found.setdefault("components", {})
+        raise_marks(models["$defs"][request.__name__])
         parts.setdefault("schemas", {}).update(models["$defs"])
         parts["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer"},
@@ -191,9 +192,19 @@ def multipart(request: type[Request]) -> dict[str, Any]:
     """Return the schema with binary parts where files go."""
     schema = request.model_json_schema(ref_template=REF)
     schema.pop("$defs", None)  # they are among the document's components
+    raise_marks(schema)
     for name in request.media_fields():
         schema["properties"][name] = {"type": "string", "format": "binary"}
     return schema
+
+
+def raise_marks(schema: dict[str, Any]) -> None:
+    """Say of an optional field what is said of its type; forms look at the field."""
+    for field in schema["properties"].values():
+        for kind in field.get("anyOf", ()):
+            for name in ("description", "x-ui"):
+                if name in kind:
+                    field[name] = kind.pop(name)
 
 
 def examples(request: type[Request]) -> dict[str, Any]:

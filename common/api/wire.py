@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -20,6 +21,9 @@ from common.errors import MalformedRequest, RequestTimeout, ServiceError
 HEAD_S = 10.0  # from the first byte, or the connection, to the end of the head
 HEAD_BYTES = 64 * 1024
 STALL_S = 30.0  # for a reader to take what is buffered, 64 KiB
+REST_S = (
+    5.0  # for the rest of a body that was refused; closing at once loses the answer
+)
 
 
 class Connection(HttpToolsProtocol):
@@ -30,8 +34,12 @@ class Connection(HttpToolsProtocol):
     and takes half the time.
     """
 
-    _timer: asyncio.TimerHandle | None = None
     _head_bytes: int | None = None  #: None = no head is on its way
+    _body_open = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def connection_made(  # type: ignore[override]  # as uvicorn does
         self, transport: asyncio.Transport
@@ -41,8 +49,9 @@ class Connection(HttpToolsProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
-        self._stop_timer()
+        """Forget the timers."""
+        for name in list(self._timers):
+            self._stop(name)
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -52,9 +61,22 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Let the request take its time from here on."""
-        self._stop_timer()
+        self._stop("head")
         self._head_bytes = None
+        self._body_open = True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note that the body is over."""
+        self._stop("rest")
+        self._body_open = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Let the rest of a refused body pass by, unread, but not for ever."""
+        if self._body_open:
+            self._start("rest", REST_S, self.transport.abort)
+        super().on_response_complete()
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse a head that does not end."""
@@ -67,11 +89,11 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Give the reader some time to read."""
         super().pause_writing()
-        self._start_timer(STALL_S, self.transport.abort)
+        self._start("stall", STALL_S, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Go on; the reader reads."""
-        self._stop_timer()
+        self._stop("stall")
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
@@ -81,11 +103,11 @@ class Connection(HttpToolsProtocol):
     def _expect_head(self) -> None:
         self._head_bytes = 0
         late = RequestTimeout("the request's head came too slowly")
-        self._start_timer(HEAD_S, lambda: self._refuse(late))
+        self._start("head", HEAD_S, lambda: self._refuse(late))
 
     def _refuse(self, error: ServiceError) -> None:
         """Answer although there is no request that the application could see."""
-        self._stop_timer()
+        self._stop("head")
         self._head_bytes = None
         if self.transport.is_closing():
             return
@@ -103,11 +125,10 @@ class Connection(HttpToolsProtocol):
             self.transport.write(head.encode("latin-1") + b"\r\n" + body)
         self.transport.close()
 
-    def _start_timer(self, seconds: float, then: Callable[[], object]) -> None:
-        self._stop_timer()
-        self._timer = self.loop.call_later(seconds, then)
+    def _start(self, name: str, seconds: float, then: Callable[[], object]) -> None:
+        self._stop(name)
+        self._timers[name] = self.loop.call_later(seconds, then)
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _stop(self, name: str) -> None:
+        if timer := self._timers.pop(name, None):
+            timer.cancel()

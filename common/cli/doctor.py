@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 PYTHON = (3, 11)
 PACKAGES = (
     "aiohttp",
-    "aiosqlite",
     "av",
     "fastapi",
     "filelock",

@@ -2,7 +2,8 @@
 Judge a workflow graph by its node definitions, with ComfyUI's own words.
 
 Pure: the graph, the definitions and a few class-specific checks go in, a verdict comes
-out. Source: recorded answers of ComfyUI 0.3.64 and 0.12.1 to good and bad graphs.
+out. Source: recorded answers of ComfyUI 0.3.64, 0.12.1 and 0.33.0, to good graphs and
+bad ones.
 """
 
 from __future__ import annotations
@@ -236,7 +237,7 @@ def _specs(
 
     A dynamic combo adds the inputs of the option that is chosen, as "combo.input". One
     that is not given is never missed: ComfyUI 0.33 takes SaveVideo without its
-    "format.codec". It takes an unknown option too, and fails when it runs; we refuse it.
+    "format.codec". An unknown option it takes too, and fails as it runs; we refuse it.
     """
     specs: dict[str, tuple[list[Any], bool]] = {}
     groups = [("", definition["input"])]

@@ -308,13 +308,19 @@ class Runner:
         )
 
     async def _await_engine(self, run: Run) -> Outcome | None:
-        """Wait for an engine that went away; it comes back empty, or not at all."""
-        rest_s = self.limits.load_s - (time.monotonic() - run.heard)
+        """
+        Wait for an engine that went away; it comes back empty, or not at all.
+
+        A little at a time, so that a cancel is heard meanwhile.
+        """
         try:
-            await run.engine.wait_until_ready(max(1.0, rest_s))
+            await run.engine.wait_until_ready(max(1.0, self.limits.poll_s))
         except EngineUnreachable:
-            if run.cancel_asked is not None:
+            at = time.monotonic()
+            if run.cancel_asked and at - run.cancel_asked > self.limits.cancel_s / 3:
                 return Stopped()
+            if at - run.heard < self.limits.load_s:
+                return None
             return Lost(
                 JobError(
                     "engine_unreachable",

@@ -1,13 +1,15 @@
 """What every request passes: keys, owners, hosts, origins, ids, limits."""
 
 import asyncio
-import json
+import io
 import time
+from json import dumps, loads
 
 import aiohttp
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from common.api import gate
+from common.api import gate, wire
 from common.api.app import create
 from common.runtime import Runtime
 from common.settings import BadSettings, Settings
@@ -24,12 +26,8 @@ async def call(live, method, path, json=None, data=None, **headers):
     ) as answer:
         body = await answer.read()
         is_json = "json" in answer.headers.get("Content-Type", "")
-        return answer.status, answer.headers, parsed(body) if is_json else body
-
-
-def parsed(body):
-    """Return JSON."""
-    return json.loads(body)
+        loaded = loads(body) if is_json and body else body
+        return answer.status, answer.headers, loaded
 
 
 class TestKeys:
@@ -88,11 +86,20 @@ class TestKeys:
         head = "POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-length: 40000000"
         writer.write(f"{head}\r\ncontent-type: application/json\r\n\r\n".encode())
         async with asyncio.timeout(5):
-            answer = await reader.read()
+            answer = await reader.readuntil(b"\r\n\r\n")
         writer.close()
 
         assert answer.startswith(b"HTTP/1.1 401")
-        assert b"connection: close" in answer
+
+    async def test_a_sender_of_much_hears_why_it_is_refused(self, keyed):
+        """The rest of the body passes by; a reset would lose the answer."""
+        *_, anybody = keyed
+        for size, key, expected in ((30, "no", 401), (60, "key-of-anna", 413)):
+            body = io.BytesIO(bytes(size << 20))
+            status, _, _ = await call(
+                anybody, "POST", "/generate", data=body, x_api_key=key
+            )
+            assert status == expected
 
     def test_a_service_for_others_needs_a_key(self, tmp_path):
         """It does not start without one."""
@@ -264,6 +271,13 @@ class TestRequestId:
         assert len(answered["X-Request-Id"]) == 32
 
 
+async def test_a_wrong_method_is_told_the_right_ones(live):
+    """405 with `Allow`."""
+    for path, allowed in (("/generate", "POST"), ("/jobs/x", "DELETE, GET")):
+        _, headers, _ = await call(live, "PATCH", path)
+        assert headers["Allow"] == allowed
+
+
 JSON = {"content_type": "application/json"}
 
 
@@ -277,7 +291,7 @@ JSON = {"content_type": "application/json"}
         (
             "POST",
             "/generate",
-            {"data": b"x" * (25 << 20), **JSON},
+            {"data": io.BytesIO(bytes(25 << 20)), **JSON},
             413,
             "payload_too_large",
         ),
@@ -319,19 +333,25 @@ async def test_a_bug_of_ours_is_told_as_one(live, monkeypatch, caplog):
 
     assert job == {"id": []}
     assert (status, body["code"]) == (500, "internal")
-    assert "canary" not in json.dumps(body)
+    assert "canary" not in dumps(body)
     assert headers["X-Frame-Options"] == "DENY"
     (record,) = [r for r in caplog.records if body["request_id"] in r.getMessage()]
     assert record.exc_info[0] is ZeroDivisionError
 
 
-async def test_a_store_that_is_away_is_told(live):
+async def test_a_store_that_is_away_is_told(live, monkeypatch):
     """503 with a time to come again; a running process is healthy still."""
-    await live.runtime.store.aclose()
+
+    async def away(work):
+        raise OperationalError("canary", {}, Exception("canary"))
+
+    monkeypatch.setattr(live.runtime.store._database, "read", away)
+    monkeypatch.setattr(live.runtime.store._database, "write", away)
     status, headers, body = await call(live, "POST", "/generate", json=SMALL)
 
     assert (status, body["code"]) == (503, "store_unavailable")
     assert int(headers["Retry-After"]) > 0
+    assert "canary" not in dumps(body)
     assert (await call(live, "GET", "/health"))[0] == 200
     assert (await call(live, "GET", "/ready"))[0] == 503
 
@@ -339,6 +359,7 @@ async def test_a_store_that_is_away_is_told(live):
 async def test_a_body_that_drips_is_cut_off(live, monkeypatch):
     """408 once the time is up, whatever still comes."""
     monkeypatch.setattr(gate, "BODY_S", 0.3)
+    monkeypatch.setattr(wire, "REST_S", 0.3)
     port = int(live.url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = "POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000"

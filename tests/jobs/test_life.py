@@ -216,6 +216,23 @@ async def test_a_restarted_wrapper_collects_what_finished_meanwhile(tmp_path):
             assert len(await live.prompts()) == 1
 
 
+async def test_a_job_is_canceled_though_its_engine_is_gone(tmp_path):
+    """Nobody waits for a dead machine to come back, only to be told "canceled"."""
+    limits = {**QUICK, "load_s": 600.0}
+    async with contextlib.AsyncExitStack() as running:
+        engine_url = await running.enter_async_context(
+            engine(tmp_path / "engine", speed=0.5)
+        )
+        async with wrapper(tmp_path / "data", engine_url, limits=limits) as live:
+            job = await live.job(steps=50)
+            await live.until(job["id"], lambda j: j["progress"]["step"])
+            await running.aclose()
+            status, body = await live.post(f"/jobs/{job['id']}/cancel")
+
+            assert (status, body["status"]) == (200, "canceling")
+            assert (await live.finished(job["id"]))["status"] == "canceled"
+
+
 async def test_a_job_that_started_unsaid_is_adopted_all_the_same(tmp_path):
     """Killed between POST /prompt and the commit: one prompt, and a video."""
     async with engine(tmp_path / "engine", speed=1) as engine_url:
