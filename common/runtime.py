@@ -15,6 +15,7 @@ from common import engines
 from common.comfy import EngineUnreachable
 from common.job import Job, Output
 from common.jobs.bus import Bus
+from common.jobs.collector import Collector
 from common.jobs.desk import Desk
 from common.jobs.dispatcher import Dispatcher
 from common.jobs.files import Files
@@ -63,10 +64,10 @@ class Runtime:
             self.ledger,
             self.waiting,
             self.runner,
-            self.files,
+            Collector(
+                self.files, self._publish, service.workflow.id_of(service.output)
+            ),
             list(self.engines),
-            self._publish,
-            service.workflow.id_of(service.output),
             settings.max_attempts,
         )
         self.janitor = Janitor(self.store, self.ledger, self.files, retention_s)
@@ -141,9 +142,9 @@ class Runtime:
             metrics.gauge(name, help_, read)
         return metrics
 
-    def _publish(self, source: Path, folder: Path, job: Job) -> tuple[Output, ...]:
+    def _publish(self, source: Path, folder: Path, job: Job) -> Output:
         expected = self.service.request.expected(job.request)
-        return (publish(source, folder, expected),)
+        return publish(source, folder, expected)
 
     def _lock(self, stack: AsyncExitStack) -> None:
         lock = FileLock(self.data / ".lock")

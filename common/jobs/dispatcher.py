@@ -12,18 +12,13 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from common.comfy import (
     Absent,
     Comfy,
     EngineUnreachable,
-    OutputMissing,
-    OutputTooLarge,
 )
-from common.errors import NoSpace
 from common.job import (
     CancelAsked,
     Canceled,
@@ -32,30 +27,31 @@ from common.job import (
     Failed,
     Job,
     JobError,
-    Output,
     Requeued,
     Started,
     Status,
     Succeeded,
 )
-from common.jobs.files import Files
+from common.jobs.collector import Collector
 from common.jobs.ledger import Ledger, now
-from common.jobs.queue import Waiting
-from common.jobs.runner import (
+from common.jobs.outcome import (
     Broken,
     Done,
     Lost,
     Outcome,
     Postponed,
-    Ran,
-    Runner,
+    Published,
+    Spoiled,
     Stopped,
+    host_memory,
+    internal,
+    lost_in_restart,
 )
-from common.outputs import BadOutput
+from common.jobs.queue import Waiting
+from common.jobs.runner import Ran, Runner
 
 log = logging.getLogger(__name__)
 
-MAX_OUTPUT_BYTES = 4 << 30
 READY_POLL_S = 30.0
 
 
@@ -75,20 +71,6 @@ class Engine(Protocol):
         """Remove what a collected prompt left in the engine's output folder."""
 
 
-class Publisher(Protocol):
-    """Check a file against a request and publish it; runs in a thread."""
-
-    def __call__(self, source: Path, folder: Path, job: Job) -> tuple[Output, ...]:
-        """Return what was published; raises BadOutput or NoSpace."""
-
-
-@dataclass(frozen=True)
-class Published:
-    """An earlier process published the outputs and died before it said so."""
-
-    outputs: tuple[Output, ...]
-
-
 class Dispatcher:
     """Keeps every engine busy as long as jobs wait."""
 
@@ -97,25 +79,20 @@ class Dispatcher:
         ledger: Ledger,
         waiting: Waiting,
         runner: Runner,
-        files: Files,
+        collector: Collector,
         engines: list[Engine],
-        publish: Publisher,
-        output_node: str,
         max_attempts: int,
     ) -> None:
         self._ledger = ledger
         self._waiting = waiting
         self._runner = runner
-        self._files = files
+        self._collector = collector
         self._engines = engines
-        self._publish = publish
-        self._output_node = output_node
         self._max_attempts = max_attempts
         self._slots: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy: set[str] = set()  #: jobs that a slot runs
         self._recovered: set[str] = set()  #: may be in an engine from before
-        self._collecting = asyncio.Semaphore(2)
         self.draining = False
 
     @property
@@ -208,7 +185,7 @@ class Dispatcher:
                 raise
             except Exception as error:
                 log.exception("%s: the slot failed", job_id)
-                await self._fail(job_id, _ours(error))
+                await self._fail(job_id, internal(error))
             finally:
                 self._busy.discard(job_id)
                 self._ledger.queue_moved()
@@ -225,12 +202,12 @@ class Dispatcher:
             return False
         return True
 
-    async def _attempt(self, job: Job, engine: Engine) -> Outcome | Ran | Published:
+    async def _attempt(self, job: Job, engine: Engine) -> Outcome | Ran:
         """Run a job; one from before a restart is adopted where it still is."""
         if job.id in self._recovered:
-            if outputs := await self._published(job):
+            if published := await self._collector.find(job):
                 self._recovered.discard(job.id)
-                return Published(outputs)
+                return published
             home = await self._home(job, engine)
             self._recovered.discard(job.id)
             if home is not None:
@@ -239,16 +216,8 @@ class Dispatcher:
             if job.status is Status.CANCELING:
                 return Stopped()
             if job.status is Status.RUNNING:
-                return Lost(_lost_in_restart())
+                return Lost(lost_in_restart())
         return await self._runner.run(job, engine.comfy)
-
-    async def _published(self, job: Job) -> tuple[Output, ...]:
-        """Find what was published just before the process died; it was checked."""
-        folder = self._files.job(job.id)
-        for file in folder.glob("video.mp4"):
-            with suppress(BadOutput):
-                return await asyncio.to_thread(self._publish, file, folder, job)
-        return ()
 
     async def _adopt(self, job: Job, engine: Engine) -> Outcome | Ran:
         if job.status is Status.CANCELING:
@@ -270,16 +239,21 @@ class Dispatcher:
         return None
 
     async def _settle(
-        self, job_id: str, outcome: Outcome | Ran | Published, engine: Engine
+        self, job_id: str, outcome: Outcome | Ran, engine: Engine
     ) -> None:
         """Turn an attempt's outcome into the job's next state."""
         match outcome:
-            case Published(outputs=outputs):
-                await self._end(job_id, Succeeded(outputs, {}, now()))
             case Ran():
                 self._spawn(self._conclude(job_id, outcome, engine))
             case Done():
-                await self._collect(job_id, outcome, engine)
+                if job := self._ledger.live(job_id):
+                    found = await self._collector.collect(job, outcome, engine.comfy)
+                    await self._settle(job_id, found, engine)
+                    await asyncio.to_thread(engine.tidy, job.prompt_id)
+            case Published(outputs=outputs, nodes=nodes):
+                await self._end(job_id, Succeeded(outputs, nodes, now()))
+            case Spoiled(error=error):
+                await self._once_more(job_id, error, engine)
             case Stopped():
                 await self._end(job_id, Canceled(now()))
             case Postponed():
@@ -293,16 +267,17 @@ class Dispatcher:
                 if restart:
                     await engine.restart()
                 if error.code == "out_of_memory":
-                    await self._after_oom(job_id, error, engine)
+                    # The models of another workflow may lie there: unload them.
+                    with suppress(EngineUnreachable):
+                        await engine.comfy.free()
+                    await self._once_more(job_id, error, engine)
                 else:
                     await self._fail(job_id, error)
 
-    async def _after_oom(self, job_id: str, error: JobError, engine: Engine) -> None:
-        """Unload the models, which may be another workflow's, and try once more."""
-        with suppress(EngineUnreachable):
-            await engine.comfy.free()
+    async def _once_more(self, job_id: str, error: JobError, engine: Engine) -> None:
+        """Try a second time, and no third."""
         job = self._ledger.live(job_id)
-        if job is not None and job.attempt == 1 and self._max_attempts > 1:
+        if job is not None and job.attempt == 1:
             await self._try_again(job_id, error, engine)
         else:
             await self._fail(job_id, error)
@@ -315,7 +290,7 @@ class Dispatcher:
             await self._end(job_id, Canceled(now()))
         elif job.attempt >= self._max_attempts:
             if error.code == "engine_lost" and engine.killed_by_kernel():
-                error = _host_memory()
+                error = host_memory()
             await self._fail(job_id, error)
         else:
             log.warning("%s: %s; trying again", job_id, error.message)
@@ -348,87 +323,11 @@ class Dispatcher:
             await self._settle(job_id, outcome, engine)
         except Exception as error:
             log.exception("%s: the end failed", job_id)
-            await self._fail(job_id, _ours(error))
+            await self._fail(job_id, internal(error))
         finally:
             self._busy.discard(job_id)
-
-    async def _collect(self, job_id: str, done: Done, engine: Engine) -> None:
-        """Copy the declared output node's file here, check it, publish it."""
-        job = self._ledger.live(job_id)
-        if job is None:
-            return
-        try:
-            async with self._collecting:
-                outputs = await self._fetch(job, done, engine)
-        except (OutputMissing, _NothingSaved) as error:
-            await self._bad(job, JobError("no_output", str(error), _RERUN), engine)
-        except (BadOutput, OutputTooLarge) as error:
-            await self._bad(job, JobError("bad_output", str(error), _RERUN), engine)
-        except NoSpace:
-            full = JobError("no_space", "the data folder's disk is full", _ROOM)
-            await self._fail(job_id, full)
-        except EngineUnreachable:
-            await self._try_again(job_id, _lost_in_restart(), engine)
-        else:
-            await self._end(job_id, Succeeded(outputs, done.nodes, now()))
-            await asyncio.to_thread(engine.tidy, job.prompt_id)
-
-    async def _fetch(self, job: Job, done: Done, engine: Engine) -> tuple[Output, ...]:
-        saved = done.history.files_by_node.get(self._output_node, ())
-        files = [file for file in saved if file.type == "output"]
-        if not files:
-            raise _NothingSaved("ComfyUI finished, but its output node saved no file")
-        source = self._files.incoming()
-        try:
-            await engine.comfy.download(files[-1], source, max_bytes=MAX_OUTPUT_BYTES)
-            return await asyncio.to_thread(
-                self._publish, source, self._files.job(job.id), job
-            )
-        finally:
-            source.unlink(missing_ok=True)
-
-    async def _bad(self, job: Job, error: JobError, engine: Engine) -> None:
-        """Save once more: the graph is cached, so only the saving node runs again."""
-        if job.attempt == 1 and self._max_attempts > 1:
-            await self._try_again(job.id, error, engine)
-        else:
-            await self._fail(job.id, error)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-class _NothingSaved(Exception):
-    """History says success and lists no file of the output node."""
-
-
-_RERUN = "send the job again; if it comes back, look at the workflow's save node"
-_ROOM = "make room, or lower WAN_RETENTION_HOURS"
-
-
-def _lost_in_restart() -> JobError:
-    return JobError(
-        "engine_lost",
-        "the service or ComfyUI was restarted while it had this job",
-        "send the job again",
-        retryable=True,
-    )
-
-
-def _host_memory() -> JobError:
-    return JobError(
-        "host_out_of_memory",
-        "the kernel ended ComfyUI because the machine's memory ran out",
-        "give the container more RAM, or use fp8 weights or a smaller size",
-    )
-
-
-def _ours(error: Exception) -> JobError:
-    return JobError(
-        "internal",
-        f"the service failed ({type(error).__name__})",
-        "the log has the details under this job's id",
-        retryable=True,
-    )

@@ -32,6 +32,15 @@ from common.job import Job, JobError, Started
 from common.jobs.files import Files
 from common.jobs.ledger import Ledger, now
 from common.jobs.limits import Limits
+from common.jobs.outcome import (
+    Broken,
+    Done,
+    Lost,
+    Outcome,
+    Postponed,
+    Stopped,
+    lost_in_restart,
+)
 from common.progress import Meter
 from common.request import Request
 from common.workflow import Workflow
@@ -39,40 +48,6 @@ from common.workflow import Workflow
 log = logging.getLogger(__name__)
 
 TELL_S = 0.05  # people see no more than twenty changes a second
-
-
-@dataclass(frozen=True)
-class Done:
-    """ComfyUI finished; its files are to be collected."""
-
-    history: History
-    nodes: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Stopped:
-    """It was interrupted, or taken from ComfyUI's queue."""
-
-
-@dataclass(frozen=True)
-class Lost:
-    """ComfyUI forgot it, most likely by dying; another attempt may succeed."""
-
-    error: JobError  #: what to say when no attempt is left
-    restart: bool = False  #: the engine must be restarted first
-
-
-@dataclass(frozen=True)
-class Postponed:
-    """It never reached ComfyUI; the attempt does not count."""
-
-
-@dataclass(frozen=True)
-class Broken:
-    """It failed, and would again."""
-
-    error: JobError
-    restart: bool = False
 
 
 @dataclass
@@ -102,9 +77,6 @@ class Ran:
     """The engine is free again; `Runner.conclude` reads how the run ended."""
 
     run: Run
-
-
-Outcome = Done | Stopped | Lost | Postponed | Broken
 
 
 class Runner:
@@ -298,14 +270,7 @@ class Runner:
         run.missed_since = run.missed_since or time.monotonic()
         if time.monotonic() - run.missed_since < self.limits.absent_s:
             return None
-        return Lost(
-            JobError(
-                "engine_lost",
-                "ComfyUI was restarted or lost its queue while it had this job",
-                "send the job again; the engine's log says why it ended",
-                retryable=True,
-            )
-        )
+        return Lost(lost_in_restart())
 
     async def _await_engine(self, run: Run) -> Outcome | None:
         """

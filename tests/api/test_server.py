@@ -1,0 +1,86 @@
+"""Serving until told to stop, and stopping without losing a job."""
+
+import asyncio
+import contextlib
+import socket
+
+import aiohttp
+import pytest
+
+from common.api.server import Server
+from common.runtime import DataInUse, Runtime
+from common.settings import Settings
+from tests.live import Live, engine, fastwan
+
+
+@contextlib.asynccontextmanager
+async def serving(folder, engine_url, **options):
+    """Serve as the command line does; yield the server, its work, and who may call."""
+    settings = Settings.read(
+        data=folder, engine="comfyui", comfyui_url=engine_url, **options
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(Runtime(fastwan(), settings))
+        work = asyncio.create_task(server.work(listener))
+        url = "http://{}:{}".format(*listener.getsockname())
+        async with aiohttp.ClientSession() as http:
+            try:
+                while not server.started and not work.done():
+                    await asyncio.sleep(0.01)
+                yield server, work, Live(server._runtime, url, engine_url, http)
+            finally:
+                server.stop()
+                server.stop()
+                await asyncio.gather(work, return_exceptions=True)
+
+
+async def test_a_running_job_is_finished_first(tmp_path):
+    """Asked to stop, it takes nothing new, answers who watches, and then goes."""
+    async with (
+        engine(tmp_path / "engine", speed=2) as engine_url,
+        serving(tmp_path / "data", engine_url) as (server, work, live),
+    ):
+        job = await live.job(steps=4)
+        await live.until(job["id"], lambda j: j["progress"]["step"])
+        watcher = asyncio.create_task(live.finished(job["id"]))
+        server.stop()
+        await asyncio.sleep(0.05)
+        refused, _ = await live.submit(seed=8)
+        done = await watcher
+        async with asyncio.timeout(20):
+            await work
+
+    assert refused == 503
+    assert done["status"] == "succeeded"
+
+
+async def test_asked_twice_it_goes_at_once(tmp_path):
+    """However long the job would take, and whoever watches it."""
+    async with (
+        engine(tmp_path / "engine") as engine_url,
+        serving(tmp_path / "data", engine_url) as (server, work, live),
+    ):
+        await live.fault(zombie=True)
+        job = await live.job()
+        await live.until(job["id"], lambda j: j["status"] == "running")
+        watcher = asyncio.create_task(live.finished(job["id"]))
+        server.stop()
+        await asyncio.sleep(0.1)
+        server.stop()
+        async with asyncio.timeout(10):
+            await work
+        await asyncio.gather(watcher, return_exceptions=True)
+
+
+async def test_a_data_folder_serves_one_process(tmp_path):
+    """The second is told, instead of running the first one's jobs."""
+    async with (
+        engine(tmp_path / "engine") as engine_url,
+        serving(tmp_path / "data", engine_url) as (_, _, live),
+    ):
+        settings = Settings.read(
+            data=tmp_path / "data", engine="comfyui", comfyui_url=engine_url
+        )
+        with pytest.raises(DataInUse, match="WAN_DATA"):
+            await Server(Runtime(fastwan(), settings)).work()
+        assert (await live.get("/health"))[0] == 200
