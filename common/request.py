@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -82,14 +83,18 @@ class Request(BaseModel, ABC):
         return self
 
     @classmethod
-    def patches(cls) -> Iterator[tuple[str, Patch]]:
-        """Yield (field, patch) for each place that a field is written to."""
-        for name, field in cls.model_fields.items():
-            for mark in marks(field.metadata, field.annotation):
-                if isinstance(mark, Patch):
-                    yield name, mark
+    @cache
+    def patches(cls) -> tuple[tuple[str, Patch], ...]:
+        """Return (field, patch) for each place that a field is written to."""
+        return tuple(
+            (name, mark)
+            for name, field in cls.model_fields.items()
+            for mark in marks(field.metadata, field.annotation)
+            if isinstance(mark, Patch)
+        )
 
     @classmethod
+    @cache
     def media_fields(cls) -> dict[str, Media]:
         """Return the fields that hold files."""
         return {

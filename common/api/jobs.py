@@ -44,7 +44,7 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])")
 _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 
-def owner_of(http: HTTPConnection) -> str:
+async def owner_of(http: HTTPConnection) -> str:  # not async = a thread each time
     """Return whose request this is, as the gate found."""
     owner: str = http.state.owner
     return owner

@@ -69,6 +69,7 @@ async def test_asked_twice_it_goes_at_once(tmp_path):
         server.stop()
         async with asyncio.timeout(10):
             await work
+        watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
 
 
