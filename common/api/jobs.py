@@ -173,20 +173,24 @@ def routes(runtime: Runtime) -> APIRouter:
         await websocket.accept()
         frames = send_frames(websocket, job, number(last_event_id))
         with suppress(WebSocketDisconnect):  # the watcher went away; the job goes on
-            if await while_connected(websocket, frames):
-                await websocket.close()
+            over = await while_connected(websocket, frames)
+            if over is not None:
+                await websocket.close(1000 if over else 1012)  # 1012: we restart
 
     async def send_frames(websocket: WebSocket, job: Job, after: int | None) -> bool:
+        """Send all changes; return whether the last was the end of the job."""
+        over = False
         async for seen in ledger.watch(job, after):
             if isinstance(seen, Frame):
                 text = f'{{"event":"job","id":{seen.version},"data":{seen.data}}}'
                 await websocket.send_text(text)
+                over = seen.terminal
             elif seen is not None:
                 data = {"url": preview_url(job, seen)}
                 await websocket.send_json(
                     {"event": "preview", "id": None, "data": data}
                 )
-        return True
+        return over
 
     @router.get("/jobs/{job_id}/preview", response_class=Response)
     async def preview(job: AJob) -> Response:

@@ -76,6 +76,11 @@ class Server(uvicorn.Server):
             self._runtime.settings.engine_kind,
         )
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, which would otherwise be cut, and close."""
+        self._runtime.bus.close()
+        await super().shutdown(sockets)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Drain on the first signal, stop at once on the second."""

@@ -74,6 +74,13 @@ class Bus:
 
     def __init__(self) -> None:
         self._topics: dict[str, Topic] = {}
+        self._closed = False
+
+    def close(self) -> None:
+        """End every stream; who watches may come again when the service is back."""
+        self._closed = True
+        for topic in self._topics.values():
+            topic.wake()
 
     def publish(self, job_id: str, frame: Frame) -> None:
         """Tell the watchers; a terminal frame is the last and closes the topic."""
@@ -110,7 +117,7 @@ class Bus:
         self, job_id: str, after: int | None = None
     ) -> AsyncIterator[Frame | Still | None]:
         """
-        Yield the job now and after each change, until it is over.
+        Yield the job now and after each change, until it is over or the bus closes.
 
         None is for when nothing has changed for a while: a sign of life is due.
 
@@ -135,6 +142,8 @@ class Bus:
                 if topic.previews > shown:
                     shown = topic.previews
                     yield Still(shown)
+                if self._closed:
+                    return
                 if topic.changed is changed and not await _set(changed, QUIET_S):
                     yield None
         finally:

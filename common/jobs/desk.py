@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from common.errors import ShuttingDown
 from common.job import IllegalMove, Job
 from common.jobs.dispatcher import Dispatcher
 from common.jobs.intake import Intake
@@ -74,4 +75,6 @@ class Desk:
             await self.cancel(job)
             async for _ in self._ledger.watch(job):
                 pass
+            if self._ledger.live(job.id):
+                raise ShuttingDown("the service is stopping", retry_after_s=30)
         await self._janitor.remove([job.id])

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 
 import aiohttp
@@ -71,6 +72,36 @@ async def test_asked_twice_it_goes_at_once(tmp_path):
             await work
         watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
+
+
+async def test_watchers_of_waiting_jobs_are_let_go(tmp_path, caplog):
+    """Their streams end as whole answers, so that they ask again, and quietly."""
+    async with (
+        engine(tmp_path / "engine") as engine_url,
+        serving(tmp_path / "data", engine_url, drain_s=0) as (server, work, live),
+    ):
+        await live.fault(zombie=True)
+        await live.job()
+        job = await live.job(seed=1)
+        sse = asyncio.create_task(every(live.events(job["id"])))
+        url = f"{live.url}/jobs/{job['id']}/ws"
+        async with live.http.ws_connect(url) as socket_:
+            await socket_.receive()
+            server.stop()
+            async with asyncio.timeout(10):
+                async for _ in socket_:
+                    pass
+                seen = await sse
+                await work
+
+    assert socket_.close_code == 1012
+    assert {frame[2]["status"] for frame in seen} == {"queued"}
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
+
+
+async def every(stream):
+    """Return all of a stream."""
+    return [frame async for frame in stream]
 
 
 async def test_a_data_folder_serves_one_process(tmp_path):
