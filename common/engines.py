@@ -72,7 +72,6 @@ class OwnEngine:
 
     async def start(self) -> None:
         """Begin to start it; loading torch takes long, and jobs can wait meanwhile."""
-        await self.comfy.start()
         self._starting = asyncio.create_task(self._start(), name="engine start")
 
     async def _start(self) -> None:
@@ -83,7 +82,8 @@ class OwnEngine:
                 log.error("%s", error)  # noqa: TRY400 - it says it all
                 await asyncio.sleep(RETRY_S)
             else:
-                return
+                break
+        await self.comfy.start()
 
     async def aclose(self) -> None:
         """End it."""

@@ -210,7 +210,7 @@ class Lora(BaseModel):
 
     # A name is looked up in what the engine lists, never joined to a path; and it could
     # not leave a folder: each part begins with a letter or digit and ends in no dot.
-    name: Annotated[str, Field(max_length=200, pattern=f"^{_PART}(/{_PART})*$")]
+    name: Annotated[str, Field(max_length=200, pattern=rf"^{_PART}([/\\]{_PART})*$")]
     strength: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] = 1.0
 
 

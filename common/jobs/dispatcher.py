@@ -19,6 +19,7 @@ from common.comfy import (
     Comfy,
     EngineUnreachable,
 )
+from common.errors import ServiceError
 from common.job import (
     CancelAsked,
     Canceled,
@@ -143,7 +144,8 @@ class Dispatcher:
             for job_id in self._ledger.open_ids():
                 job = self._ledger.live(job_id)
                 if job is not None and job.status is Status.RUNNING:
-                    await self._ledger.change(job_id, Deferred())
+                    with suppress(ServiceError):  # then the attempt counts
+                        await self._ledger.change(job_id, Deferred())
 
     async def cancel(self, job: Job) -> Job:
         """Cancel a job that is not over; returns it as it stands then."""

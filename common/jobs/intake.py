@@ -308,7 +308,7 @@ def lookup(name: str, installed: tuple[str, ...] | None, index: int) -> str:
         for file in installed
         if file.endswith(LORA_SUFFIX)
     }
-    stem = stem.lower()
+    stem = stem.replace("\\", "/").lower()
     if stem in by_stem:
         return by_stem[stem]
     near = get_close_matches(stem, by_stem, n=3, cutoff=0.5)

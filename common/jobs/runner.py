@@ -112,10 +112,14 @@ class Runner:
             try:
                 outcome = await (self._look(run) if adopt else self._submit(run))
                 return outcome or await self._follow(run)
+            except asyncio.CancelledError:
+                if run.started is not None:  # it may be waiting for the store
+                    run.started.cancel()
+                raise
             finally:
                 del self._runs[job.id]
                 if run.started is not None:
-                    await run.started
+                    await asyncio.wait({run.started})
 
     async def conclude(self, ran: Ran) -> Outcome:
         """Return how a run ended, from ComfyUI's history."""

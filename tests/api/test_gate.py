@@ -1,6 +1,8 @@
 """What every request passes: keys, owners, hosts, origins, ids, limits."""
 
 import asyncio
+import contextlib
+import http.client
 import io
 import time
 from json import dumps, loads
@@ -94,12 +96,18 @@ class TestKeys:
     async def test_a_sender_of_much_hears_why_it_is_refused(self, keyed):
         """The rest of the body passes by; a reset would lose the answer."""
         *_, anybody = keyed
-        for size, key, expected in ((30, "no", 401), (60, "key-of-anna", 413)):
-            body = io.BytesIO(bytes(size << 20))
-            status, _, _ = await call(
-                anybody, "POST", "/generate", data=body, x_api_key=key
-            )
-            assert status == expected
+
+        def send(size, key):
+            # It reads only when all is sent, as many programs do.
+            talk = http.client.HTTPConnection(anybody.url.partition("//")[2])
+            with contextlib.closing(talk):
+                body = io.BytesIO(bytes(size << 20))
+                heads = {"X-API-Key": key, "Content-Type": "application/json"}
+                talk.request("POST", "/generate", body, heads)
+                return talk.getresponse().status
+
+        assert await asyncio.to_thread(send, 30, "no") == 401
+        assert await asyncio.to_thread(send, 60, "key-of-anna") == 413
 
     def test_a_service_for_others_needs_a_key(self, tmp_path):
         """It does not start without one."""
@@ -380,3 +388,30 @@ async def test_a_body_that_drips_is_cut_off(live, monkeypatch):
 
     assert answer.startswith(b"HTTP/1.1 408")
     assert time.monotonic() - started > 0.2
+
+
+async def test_no_route_is_handed_more_than_the_limit():
+    """Whatever it would read: the bytes are counted as they come."""
+    handed = []
+
+    async def greedy(scope, receive, send):
+        while True:
+            handed.append((await receive())["body"])
+
+    chunks = [{"type": "http.request", "body": b"12345678", "more_body": True}] * 5
+    sent = []
+
+    async def receive():
+        return chunks.pop()
+
+    async def send(message):
+        sent.append(message)
+
+    policy = gate.Policy(
+        keys=(), hosts=frozenset(), origins=frozenset(), max_body_bytes=20
+    )
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b""}
+    await gate.Gate(greedy, policy)({**scope, "headers": []}, receive, send)
+
+    assert b"".join(handed) == b"1234567812345678"
+    assert sent[0]["status"] == 413

@@ -107,6 +107,23 @@ async def test_what_is_refused_is_named(live, given, field):
     assert (await live.get("/jobs"))[1]["jobs"] == []
 
 
+async def test_a_lora_is_looked_up_among_those_installed(live, monkeypatch):
+    """By its name in any case; pickles are not offered, since loading runs them."""
+
+    async def listed():
+        return ("styles\\Ink Wash.safetensors", "evil.pt")
+
+    monkeypatch.setattr(live.runtime.intake, "_loras", listed)
+    job = await live.job(loras=[{"name": "styles/ink wash"}])
+    status, body = await live.submit(loras=[{"name": "evil.pt"}])
+    near = (await live.submit(loras=[{"name": "styles/ink-wash"}]))[1]
+    again, _ = await live.post(f"/jobs/{job['id']}/retry")
+
+    assert job["request"]["loras"][0]["name"] == "styles\\Ink Wash.safetensors"
+    assert (status, body["code"], again) == (422, "unknown_lora", 202)
+    assert "Ink Wash" in near["errors"][0]["hint"]
+
+
 class TestPrefer:
     async def test_a_job_that_is_done_in_time_is_the_answer(self, live):
         """200 and the finished job."""
