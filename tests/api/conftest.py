@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+from json import loads
 
 import aiohttp
 import pytest
@@ -41,3 +42,15 @@ async def unwatched(live):
     async with asyncio.timeout(10):
         while live.runtime.bus.watchers():
             await asyncio.sleep(0.01)
+
+
+async def call(live, method, path, json=None, data=None, **headers):
+    """Return status, headers and the parsed body, if it is JSON."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with live.http.request(
+        method, live.url + path, json=json, data=data, headers=named
+    ) as answer:
+        body = await answer.read()
+        is_json = "json" in answer.headers.get("Content-Type", "")
+        loaded = loads(body) if is_json and body else body
+        return answer.status, answer.headers, loaded
