@@ -105,7 +105,7 @@ def test_lost_input_is_retryable():
 
 def test_message():
     """A message names the node and keeps the numbers, without folders or the prompt."""
-    error = Failed("3", "KSampler", "RuntimeError", "/root/canary/a.py: 'a red fox' 48")
+    error = Failed("3", "KSampler", "RuntimeError", "/srv/canary/a.py: 'a red fox' 48")
 
     found = failure(error, hide=["a red fox"])
 

@@ -12,7 +12,7 @@ from common.comfy.scrub import MAX_CHARS, scrub
     [
         ("plain words, 3/4 of [1, 48]/2", "plain words, 3/4 of [1, 48]/2"),
         ("cannot open /srv/comfyui/models/x.safetensors", "cannot open x.safetensors"),
-        ("'/root/my canary/x y.safetensors' absent", "'x y.safetensors' absent"),
+        ("'/srv/my canary/x y.safetensors' absent", "'x y.safetensors' absent"),
         ("in C:\\Users\\me\\x.gguf: bad", "in x.gguf: bad"),
         ('"C:/Users/me and you/x.gguf"', '"x.gguf"'),
         ("\\\\server\\share\\x.gguf", "x.gguf"),

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from common.errors import StoreUnavailable
 from tests.live import both, engine, wrapper
 
 QUICK = {"poll_s": 0.2, "zombie_s": 0.5, "cancel_s": 1.5, "load_s": 3.0, "step_s": 1.0}
@@ -293,3 +294,19 @@ async def test_a_service_can_keep_its_jobs_on_a_server(tmp_path, new_database):
         assert done["status"] == "succeeded"
         assert [j["id"] for j in page["jobs"]] == [job["id"]]
         assert again["id"] == job["id"]
+
+
+async def test_a_stop_does_not_wait_for_a_store_that_is_away(tmp_path):
+    """A start that cannot be committed is given up with the slot that made it."""
+    asked = asyncio.Event()
+
+    async def away(_job):
+        asked.set()
+        raise StoreUnavailable("the job store does not answer")
+
+    async with asyncio.timeout(60), contextlib.AsyncExitStack() as stack:
+        live = await stack.enter_async_context(both(tmp_path, speed=1))
+        live.runtime.store.save = away
+        await live.job(steps=20)
+        await asked.wait()
+        await asyncio.wait_for(stack.aclose(), 30)
