@@ -8,6 +8,7 @@ killed process left.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -15,6 +16,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+#: what the system says when a disk, or a quota, is full
+DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 @contextmanager
@@ -37,10 +41,14 @@ def remove_parts(folder: Path) -> None:
 
 
 def publish_part(part: Path, path: Path) -> None:
-    """Give a written part its final name, with its bytes on the disk first."""
+    """Give a written part its final name, on the disk; a failure leaves neither."""
     flush(part)
     part.replace(path)
-    fsync_folder(path.parent)
+    try:
+        fsync_folder(path.parent)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def atomic_write(path: Path, data: bytes) -> None:

@@ -8,14 +8,13 @@ moved, because ComfyUI writes the whole prompt into a file's metadata.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from common.disk import flush, fsync_folder, partial
+from common.disk import DISK_FULL, partial, publish_part
 from common.errors import NoSpace
 from common.job import Expected, Output
 
@@ -24,13 +23,10 @@ if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.video.stream import VideoStream
 
-POSTER_WIDTH = 1280  #: pixels, at most
-POSTER_QUALITY = 85  #: of JPEG
 THREADS_PIXELS = 8_000_000  #: below, starting threads takes longer than decoding
 
 # SaveVideo writes rates as thousandths; Matroska rounds times to milliseconds.
 _RATE_TOLERANCE = 0.005
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class BadOutput(Exception):
@@ -53,15 +49,14 @@ def publish(
     """
     Check one file and publish it in `folder`. It decodes: call it in a thread.
 
-    Videos become MP4 (packets are copied, not encoded again) with a poster beside
-    them; images become PNG, RGB or RGBA. A reader sees whole files only; a failure
-    leaves nothing.
+    Videos become MP4 (packets are copied, not encoded again); images become PNG, RGB
+    or RGBA. A reader sees whole files only; a failure leaves nothing.
 
     Args:
         source: a local copy of the engine's file, MP4, MOV, WebM or Matroska; PNG,
             JPEG or WebP. It stays.
         name: "video.mp4" or "image.png" when None; "video-2.mp4" for a second one,
-            whose poster is "poster-2.jpg".
+            whose poster is called "poster-2.jpg" (see `common.poster`).
 
     Raises:
         BadOutput: broken, cut off, or with another size, length or rate.
@@ -73,7 +68,7 @@ def publish(
             return _publish_video(source, folder / (name or "video.mp4"), expected)
         return _publish_image(source, folder / (name or "image.png"), expected)
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in DISK_FULL:
             raise NoSpace("The disk that holds the outputs is full") from error
         raise
 
@@ -89,9 +84,8 @@ def verify(path: Path, output: Output) -> bool:
 
 
 def _publish_video(source: Path, path: Path, expected: Expected) -> Output:
-    poster = path.with_name(f"poster{path.stem.removeprefix('video')}.jpg")
-    with partial(path) as part, partial(poster) as still:
-        clip = _copy_video(source, part, still, expected)
+    with partial(path) as part:
+        clip = _copy_video(source, part, expected)
         output = Output(
             name=path.name,
             kind="video",
@@ -103,9 +97,9 @@ def _publish_video(source: Path, path: Path, expected: Expected) -> Output:
             frames=clip.frames,
             fps=round(clip.fps, 3),
             duration_s=round(clip.frames / clip.fps, 3),
-            poster=poster.name,
+            poster=f"poster{path.stem.removeprefix('video')}.jpg",
         )
-        _rename({still: poster, part: path})
+        publish_part(part, path)
         return output
 
 
@@ -139,12 +133,12 @@ def _publish_image(source: Path, path: Path, expected: Expected) -> Output:
             width=image.width,
             height=image.height,
         )
-        _rename({part: path})
+        publish_part(part, path)
         return output
 
 
-def _copy_video(source: Path, part: Path, still: Path, expected: Expected) -> _Clip:
-    """Decode a video to its end; its packets go to `part`, one frame to `still`."""
+def _copy_video(source: Path, part: Path, expected: Expected) -> _Clip:
+    """Decode a video to its end; its packets go to `part`."""
     import av
 
     try:
@@ -160,15 +154,15 @@ def _copy_video(source: Path, part: Path, still: Path, expected: Expected) -> _C
                 options={"movflags": "+faststart", "fflags": "+bitexact"},
             ) as copy,
         ):
-            return _copy_packets(film, copy, still, expected)
+            return _copy_packets(film, copy, expected)
     except av.FFmpegError as error:
-        if error.errno in _FULL:
+        if error.errno in DISK_FULL:
             raise
         raise BadOutput("The video cannot be decoded to its end") from error
 
 
 def _copy_packets(
-    film: InputContainer, copy: OutputContainer, still: Path, expected: Expected
+    film: InputContainer, copy: OutputContainer, expected: Expected
 ) -> _Clip:
     if len(film.streams.video) != 1:
         raise BadOutput(f"The file has {len(film.streams.video)} video streams, not 1")
@@ -177,9 +171,10 @@ def _copy_packets(
         video.thread_type = "AUTO"
     else:
         video.codec_context.thread_count = 1
+    # Nobody looks at these frames: unsmoothed ones come a sixth sooner.
+    video.codec_context.options = {"skip_loop_filter": "all"}
     kept = [video, *film.streams.audio]
     copies = {stream.index: copy.add_stream_from_template(stream) for stream in kept}
-    middle = (expected.frames or video.frames) // 2
     frames = 0
     for packet in film.demux(kept):
         if packet.is_corrupt:
@@ -187,8 +182,6 @@ def _copy_packets(
         if packet.stream.index == video.index:
             for frame in video.decode(packet):
                 _check_frame(frame, video)
-                if frames == middle:
-                    _save_poster(frame, still)
                 frames += 1
         if packet.size:  # an empty one only flushes the decoder
             packet.stream = copies[packet.stream.index]
@@ -227,16 +220,6 @@ def _compare(expected: Expected, **found: int) -> None:
             raise BadOutput(f"The {expected.kind} has {what} {value}, not {asked}")
 
 
-def _save_poster(frame: VideoFrame, still: Path) -> None:
-    scale = min(1.0, POSTER_WIDTH / frame.width)
-    image = frame.to_image(  # type: ignore[no-untyped-call]
-        width=round(frame.width * scale),
-        height=max(1, round(frame.height * scale)),
-        threads=1,  # starting more takes longer than one frame
-    )
-    image.save(still, "JPEG", quality=POSTER_QUALITY)
-
-
 def _demuxer(file: BinaryIO) -> str:
     """Return FFmpeg's name for the container, by its first bytes."""
     head = file.read(8)
@@ -248,21 +231,6 @@ def _demuxer(file: BinaryIO) -> str:
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return "matroska"
     raise BadOutput("The file is not an MP4, MOV, WebM or Matroska video")
-
-
-def _rename(names: dict[Path, Path]) -> None:
-    """Give the parts of one folder their names; all of them or none."""
-    for part, path in names.items():
-        if path.suffix != ".jpg":  # a still that a power cut takes is no loss
-            flush(part)
-    try:
-        for part, path in names.items():
-            part.replace(path)
-        fsync_folder(path.parent)
-    except BaseException:
-        for path in names.values():
-            path.unlink(missing_ok=True)
-        raise
 
 
 def _sha256(path: Path) -> str:

@@ -64,9 +64,7 @@ class Runtime:
             self.ledger,
             self.waiting,
             self.runner,
-            Collector(
-                self.files, self._publish, service.workflow.id_of(service.output)
-            ),
+            Collector(self.files, self._publish),
             list(self.engines),
             settings.max_attempts,
         )

@@ -83,11 +83,11 @@ def front(tmp_path_factory):
     return film(path, movflags="+faststart")
 
 
-def test_a_clip_is_published_with_its_poster(clip, folder):
-    """A good file is there under its name, with a poster, and described to the byte."""
+def test_a_clip_is_published(clip, folder):
+    """A good file is there under its name, and described to the byte."""
     output = publish(clip, folder, ASKED)
 
-    assert names(folder) == ["poster.jpg", "video.mp4"]
+    assert names(folder) == ["video.mp4"]
     data = (folder / "video.mp4").read_bytes()
     assert dataclasses.asdict(output) == {
         "name": "video.mp4",
@@ -102,9 +102,6 @@ def test_a_clip_is_published_with_its_poster(clip, folder):
         "duration_s": 0.375,
         "poster": "poster.jpg",
     }
-    with Image.open(folder / "poster.jpg") as poster:
-        poster.load()
-        assert (poster.format, poster.size) == ("JPEG", (128, 96))
     assert clip.exists()
 
 
@@ -159,31 +156,13 @@ def test_same_file_same_bytes(clip, tmp_path):
     assert b"Lavf" not in (tmp_path / "a" / "video.mp4").read_bytes()
 
 
-def test_the_poster_is_of_the_middle_and_not_huge(tmp_path, folder):
-    """A poster shows the middle of the clip, at most 1280 pixels wide."""
-    source = tmp_path / "steps.mp4"
-    with av.open(source, "w") as container:
-        video = container.add_stream("libx264", rate=8)
-        video.width, video.height, video.pix_fmt = 1600, 400, "yuv420p"
-        for n in range(5):
-            grey = Image.new("RGB", (1600, 400), (n * 50,) * 3)
-            container.mux(video.encode(av.VideoFrame.from_image(grey)))
-        container.mux(video.encode())
-
-    publish(source, folder, Expected(frames=5))
-
-    with Image.open(folder / "poster.jpg") as poster:
-        assert poster.size == (1280, 320)
-        assert all(abs(channel - 100) < 10 for channel in poster.getpixel((640, 160)))
-
-
 def test_further_files_have_further_names(clip, folder):
-    """The second video of a job stands beside the first, with its own poster."""
+    """The second video of a job stands beside the first, with a poster's own name."""
     publish(clip, folder, ASKED)
     output = publish(clip, folder, ASKED, name="video-2.mp4")
 
     assert (output.name, output.poster) == ("video-2.mp4", "poster-2.jpg")
-    assert names(folder) == ["poster-2.jpg", "poster.jpg", "video-2.mp4", "video.mp4"]
+    assert names(folder) == ["video-2.mp4", "video.mp4"]
 
 
 @pytest.mark.parametrize(
@@ -341,7 +320,7 @@ def test_a_failed_retry_keeps_what_was_published(clip, folder, tmp_path):
         publish(tmp_path / "bad.mp4", folder, ASKED)
 
     assert verify(folder / output.name, output)
-    assert names(folder) == ["poster.jpg", "video.mp4"]
+    assert names(folder) == ["video.mp4"]
 
 
 def test_readers_see_whole_files_only(clip, folder):
@@ -351,9 +330,8 @@ def test_readers_see_whole_files_only(clip, folder):
 
     def look():
         while not done.is_set():
-            for name in ("video.mp4", "poster.jpg"):
-                with contextlib.suppress(FileNotFoundError):
-                    seen.add((name, digest(folder / name)))
+            with contextlib.suppress(FileNotFoundError):
+                seen.add(digest(folder / "video.mp4"))
 
     reader = threading.Thread(target=look)
     reader.start()
@@ -361,11 +339,8 @@ def test_readers_see_whole_files_only(clip, folder):
     done.set()
     reader.join()
 
-    (sha256,) = outputs
-    assert seen == {
-        ("video.mp4", sha256),
-        ("poster.jpg", digest(folder / "poster.jpg")),
-    }
+    assert seen == outputs
+    assert len(outputs) == 1
 
 
 def digest(path):
@@ -517,7 +492,7 @@ def test_the_folder_is_made(clip, tmp_path):
     """A job's folder comes into being with its first output."""
     publish(clip, tmp_path / "jobs" / "1", ASKED)
 
-    assert names(tmp_path / "jobs" / "1") == ["poster.jpg", "video.mp4"]
+    assert names(tmp_path / "jobs" / "1") == ["video.mp4"]
     shutil.rmtree(tmp_path / "jobs")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import stat
+from pathlib import Path
 
 from fastapi import Request, Response
 from fastapi.responses import FileResponse
@@ -10,20 +13,27 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from common.api.problems import response
-from common.errors import NotFound, RangeNotSatisfiable
+from common.disk import DISK_FULL
+from common.errors import NoSpace, NotFound, RangeNotSatisfiable
 from common.job import Job
+from common.poster import make_poster
 from common.runtime import Runtime
 
 # One range at a time; what else a Range header may say is ignored, as HTTP allows.
 _RANGE = re.compile(rb"bytes=(\d+-\d*|-\d+)")
 
 
-def output_of(runtime: Runtime, job: Job, name: str, request: Request) -> Response:
+async def output_of(
+    runtime: Runtime, job: Job, name: str, request: Request
+) -> Response:
     """
     Return a published file; only names in the job's own record exist.
 
+    A poster is made when it is first asked for.
+
     Raises:
         NotFound: there is no such output, or its file is gone.
+        NoSpace: the disk has no room for the poster.
     """
     for one in job.outputs:
         if name == one.name:
@@ -34,19 +44,32 @@ def output_of(runtime: Runtime, job: Job, name: str, request: Request) -> Respon
             continue
         headers = {"ETag": tag, "Cache-Control": "private, max-age=86400, immutable"}
         path = runtime.files.job(job.id) / name
-        if not path.is_file() or path.is_symlink():
+        if name == one.poster and not path.exists():
+            await _make(path.with_name(one.name), path)
+        found = path.lstat() if path.exists() else None
+        if found is None or not stat.S_ISREG(found.st_mode):  # no symbolic link
             raise NotFound("the file is gone")
         known = request.headers.get("if-none-match", "")
         if tag in known or known == "*":
             return Response(status_code=304, headers=headers)
         return File(
             path,
+            stat_result=found,
             media_type=kind,
             filename=f"{job.id}-{name}",
             content_disposition_type="inline",
             headers=headers,
         )
     raise NotFound("the job has no such output")
+
+
+async def _make(video: Path, poster: Path) -> None:
+    try:
+        await asyncio.to_thread(make_poster, video, poster)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise NoSpace("the disk of the data folder is full") from error
+        raise NotFound("the file is gone, or cannot be read") from error
 
 
 class File(FileResponse):

@@ -221,7 +221,7 @@ def routes(runtime: Runtime) -> APIRouter:
     @router.head("/jobs/{job_id}/outputs/{name}", include_in_schema=False)
     @router.get("/jobs/{job_id}/outputs/{name}", response_class=FileResponse)
     async def output(job: AJob, name: str, request: Request) -> Response:
-        return output_of(runtime, job, name, request)
+        return await output_of(runtime, job, name, request)
 
     return router
 

@@ -26,6 +26,6 @@ def routes(runtime: Runtime) -> APIRouter:
     async def download(job: AJob, request: Request) -> Response:
         if not job.outputs:
             raise NotFound("the job has no video yet")
-        return output_of(runtime, job, job.outputs[0].name, request)
+        return await output_of(runtime, job, job.outputs[0].name, request)
 
     return router

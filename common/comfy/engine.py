@@ -220,11 +220,9 @@ class Comfy:
             "subfolder": file.subfolder,
             "type": file.type,
         }
-        content = await asyncio.to_thread(dest.open, "wb")
         try:
-            with content:
-                async with self._http.stream("/view", params) as response:
-                    await _copy(response, content, max_bytes)
+            async with self._http.stream("/view", params) as response:
+                await _copy(response, dest, max_bytes)
         except BaseException:
             # At once: a canceled task must not wait for a thread.
             dest.unlink(missing_ok=True)  # noqa: ASYNC240
@@ -266,17 +264,26 @@ _TOO_OLD = NodeError(
 )
 
 
-async def _copy(
-    response: aiohttp.ClientResponse, content: IO[bytes], max_bytes: int
-) -> None:
-    size = response.content_length or 0
-    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-        await asyncio.to_thread(content.write, chunk)
-        size = max(size, content.tell())
-        if size > max_bytes:
-            break
-    if size > max_bytes:
-        raise OutputTooLarge(f"the output has over {max_bytes} bytes")
+async def _copy(response: aiohttp.ClientResponse, dest: Path, max_bytes: int) -> None:
+    size = 0
+    with contextlib.ExitStack() as stack:
+        content: IO[bytes] | None = None
+
+        def write(chunk: bytes) -> int:
+            nonlocal content
+            content = content or stack.enter_context(dest.open("wb"))
+            return content.write(chunk)
+
+        if (response.content_length or 0) <= max_bytes:
+            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                size += await asyncio.to_thread(write, chunk)
+                if size > max_bytes:
+                    break
+            else:
+                if not size:
+                    await asyncio.to_thread(write, b"")  # an empty file is a file
+                return
+    raise OutputTooLarge(f"the output has over {max_bytes} bytes")
 
 
 def _choices(body: object, node_class: str, input_name: str) -> tuple[str, ...]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from common.comfy import Comfy, EngineUnreachable, OutputMissing, OutputTooLarge
+from common.disk import DISK_FULL
 from common.errors import NoSpace
+from common.events import EngineFile
 from common.job import Job, JobError, Output
 from common.jobs.files import Files
 from common.jobs.outcome import (
@@ -36,26 +39,49 @@ class Publisher(Protocol):
         """Return what was published; raises BadOutput or NoSpace."""
 
 
-class Collector:
-    """Collects what one output node saved."""
+@dataclass(frozen=True)
+class _Copy:
+    """A file that is being copied although history has not confirmed it."""
 
-    def __init__(self, files: Files, publish: Publisher, output_node: str) -> None:
+    file: EngineFile
+    path: Path
+    task: asyncio.Task[None]
+
+
+class Collector:
+    """Collects what the output node saved."""
+
+    def __init__(self, files: Files, publish: Publisher) -> None:
         self._files = files
         self._publish = publish
-        self._output_node = output_node
         self._room = asyncio.Semaphore(AT_ONCE)
+        self._ahead: dict[str, _Copy] = {}
+
+    @asynccontextmanager
+    async def ahead(
+        self, job_id: str, saved: tuple[EngineFile, ...], engine: Comfy
+    ) -> AsyncIterator[None]:
+        """Copy what the events named while history is asked; `collect` takes it."""
+        if files := _outputs(saved):
+            path = self._files.incoming()
+            task = asyncio.create_task(_download(files[-1], path, engine))
+            self._ahead[job_id] = _Copy(files[-1], path, task)
+        try:
+            yield
+        finally:
+            if copy := self._ahead.pop(job_id, None):
+                await _drop(copy)
 
     async def collect(self, job: Job, done: Done, engine: Comfy) -> Outcome:
         """Return what became of the file; only a whole one is ever published."""
-        saved = done.history.files_by_node.get(self._output_node, ())
-        files = [file for file in saved if file.type == "output"]
+        files = _outputs(done.saved)
         if not files:
             message = "ComfyUI finished, but its output node saved no file"
             return Spoiled(JobError("no_output", message, _RERUN))
-        source = self._files.incoming()
+        source: Path | None = None
         try:
+            source = await self._copied(job, files[-1], engine)
             async with self._room:
-                await engine.download(files[-1], source, max_bytes=MAX_OUTPUT_BYTES)
                 output = await self._check(source, job)
         except OutputMissing as error:
             return Spoiled(JobError("no_output", str(error), _RERUN))
@@ -66,12 +92,25 @@ class Collector:
         except NoSpace:
             return Broken(_no_space())
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in DISK_FULL:
                 raise
             return Broken(_no_space())
         finally:
-            source.unlink(missing_ok=True)
+            if source is not None:
+                source.unlink(missing_ok=True)
         return Published((output,), done.nodes)
+
+    async def _copied(self, job: Job, file: EngineFile, engine: Comfy) -> Path:
+        """Return a local copy: the one made ahead, when it is of the right file."""
+        copy = self._ahead.pop(job.id, None)
+        if copy is not None:
+            if copy.file == file:
+                await copy.task
+                return copy.path
+            await _drop(copy)
+        path = self._files.incoming()
+        await _download(file, path, engine)
+        return path
 
     async def find(self, job: Job) -> Published | None:
         """Return what was published just before an earlier process died."""
@@ -83,6 +122,21 @@ class Collector:
     async def _check(self, source: Path, job: Job) -> Output:
         folder = self._files.job(job.id)
         return await asyncio.to_thread(self._publish, source, folder, job)
+
+
+def _outputs(saved: tuple[EngineFile, ...]) -> list[EngineFile]:
+    return [file for file in saved if file.type == "output"]
+
+
+async def _download(file: EngineFile, path: Path, engine: Comfy) -> None:
+    await engine.download(file, path, max_bytes=MAX_OUTPUT_BYTES)
+
+
+async def _drop(copy: _Copy) -> None:
+    """End a copy that nobody takes."""
+    copy.task.cancel()
+    await asyncio.gather(copy.task, return_exceptions=True)
+    copy.path.unlink(missing_ok=True)
 
 
 def _no_space() -> JobError:

@@ -321,8 +321,9 @@ class Dispatcher:
         """Finish a job whose slot has gone on to the next."""
         self._busy.add(job_id)
         try:
-            outcome = await self._runner.conclude(ran)
-            await self._settle(job_id, outcome, engine)
+            async with self._collector.ahead(job_id, ran.run.saved, engine.comfy):
+                outcome = await self._runner.conclude(ran)
+                await self._settle(job_id, outcome, engine)
         except Exception as error:
             log.exception("%s: the end failed", job_id)
             await self._fail(job_id, internal(error))

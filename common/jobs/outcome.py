@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from common.comfy import History
+from common.events import EngineFile
 from common.job import JobError, Output
 
 
@@ -12,7 +12,7 @@ from common.job import JobError, Output
 class Done:
     """ComfyUI finished; its files are to be collected."""
 
-    history: History
+    saved: tuple[EngineFile, ...]  #: by the output node
     nodes: dict[str, float]  #: seconds by node title
 
 

@@ -27,7 +27,7 @@ from common.comfy import (
     WorkflowRejected,
     failure,
 )
-from common.events import Ended, Event, Preview, Succeeded
+from common.events import Ended, EngineFile, Event, Executed, Preview, Succeeded
 from common.job import Job, JobError, Started
 from common.jobs.files import Files
 from common.jobs.ledger import Ledger, now
@@ -59,6 +59,7 @@ class Run:
     workflow: Workflow
     meter: Meter
     follower: Follower
+    output_node: str
     began: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
     cancel_asked: float | None = None
@@ -70,6 +71,7 @@ class Run:
     missed_since: float | None = None  #: neither in history nor in the queue
     blind: bool = False  #: the socket was lost, so silence says nothing
     succeeded: bool = False  #: by the events; history has the last word
+    saved: tuple[EngineFile, ...] = ()  #: by the output node, as the events said
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,15 @@ class Runner:
         """
         workflow, _ = await self._ledger.work_of(job.id)
         with engine.follow(job.prompt_id) as follower:
-            run = Run(job, engine, workflow, Meter.of(workflow), follower, blind=adopt)
+            run = Run(
+                job,
+                engine,
+                workflow,
+                Meter.of(workflow),
+                follower,
+                workflow.id_of(self._output_title),
+                blind=adopt,
+            )
             self._runs[job.id] = run
             try:
                 outcome = await (self._look(run) if adopt else self._submit(run))
@@ -200,6 +210,9 @@ class Runner:
                     outcome = await self._look(run)
                 case Succeeded():
                     run.succeeded = True
+                case Executed(node=node, files=files) if node == run.output_node:
+                    run.saved = files
+                    self._note(run, event)
                 case Preview(data=data, content_type=content_type):
                     run.heard = time.monotonic()
                     self._ledger.bus.show(run.job.id, data, content_type)
@@ -251,7 +264,8 @@ class Runner:
     def _verdict(self, run: Run, history: History) -> Outcome:
         match history.status:
             case "success":
-                return Done(history, dict(run.meter.seconds))
+                saved = history.files_by_node.get(run.output_node, ())
+                return Done(saved, dict(run.meter.seconds))
             case "interrupted":
                 return Stopped()
         assert history.error is not None

@@ -1,5 +1,6 @@
 """GET /jobs/{id}/outputs/{name}: files, whole and in parts."""
 
+import asyncio
 import hashlib
 
 import pytest
@@ -45,6 +46,30 @@ async def test_a_poster_is_a_jpeg(made):
     assert (status, headers["Content-Type"]) == (200, "image/jpeg")
     assert body.startswith(b"\xff\xd8")
     assert headers["ETag"] != f'"{output["sha256"]}"'
+
+
+async def test_a_poster_is_made_once(made):
+    """Whoever asks again gets the same file; many at once are no trouble."""
+    live, output = made
+    folder = live.runtime.files.job(output["url"].split("/")[2])
+    assert not (folder / "poster.jpg").exists()
+
+    asked = [get(live, output["poster_url"]) for _ in range(5)]
+    answers = [await one for one in asyncio.as_completed(asked)]
+
+    assert {status for status, *_ in answers} == {200}
+    inode = (folder / "poster.jpg").stat().st_ino
+    assert (await get(live, output["poster_url"]))[2] == answers[0][2]
+    assert (folder / "poster.jpg").stat().st_ino == inode
+
+
+async def test_no_poster_of_a_video_that_is_gone(made):
+    """404 when someone removed the file."""
+    live, output = made
+    folder = live.runtime.files.job(output["url"].split("/")[2])
+    (folder / "video.mp4").unlink()
+
+    assert (await get(live, output["poster_url"]))[0] == 404
 
 
 @pytest.mark.parametrize(
