@@ -115,6 +115,10 @@ class Client:
             "POST", "/generate", data=texts, paths=files, headers=headers
         )
 
+    def estimate(self, fields: Mapping[str, object]) -> JsonObject:
+        """Return what a request would take; files may be left out."""
+        return self._calls.json("POST", "/estimate", json=dict(fields))
+
     def upload(self, path: Path) -> JsonObject:
         """Send a file ahead; its `id` is taken wherever a file is."""
         return self._calls.json("POST", "/uploads", paths={"file": path})

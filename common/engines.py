@@ -129,10 +129,13 @@ def of(settings: Settings, data: Path) -> list[AnyEngine]:
     Raises:
         BadSettings: they ask for ComfyUI without saying where it is.
     """
-    if settings.engine_kind == "embedded":
+    if settings.engine_kind != "comfyui":
         port = engine_port(settings)
         folder = data / "engine"
-        command = embedded_command(port, folder, settings.engine_speed)
+        editor = "qwen" if settings.engine_kind == "nunchaku" else "embedded"
+        command = embedded_command(
+            port, folder, settings.engine_speed, settings.models, editor
+        )
         root = Path(__file__).parent.parent
         return [_own(command, port, data, cwd=root, output=folder / "output")]
     if settings.engine_urls:

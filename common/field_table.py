@@ -35,7 +35,9 @@ def takes(field: Mapping[str, Any]) -> str:
         case "string":
             if field.get("maxLength"):
                 return f"text, up to {field['maxLength']} characters"
-            return "a picture"
+            return "a recording" if _widget(field) == "audio" else "a picture"
+        case "boolean":
+            return "`true` or `false`"
         case "array":
             return f"a list of up to {field.get('maxItems')}"
     return ""
@@ -49,7 +51,14 @@ def _inner(field: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _default(field: Mapping[str, Any]) -> str:
     value = field.get("default")
-    return "" if value is None or value == [] else f"`{value}`"
+    if value is None or value == []:
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _widget(field: Mapping[str, Any]) -> str:
+    widget: str = field.get("x-ui", {}).get("widget", "")
+    return widget
 
 
 def _step(field: Mapping[str, Any]) -> int | None:

@@ -70,6 +70,18 @@ Image = Annotated[
         json_schema_extra=ui("image", "image"),
     ),
 ]
+Audio = Annotated[
+    str,
+    Media("audio"),
+    Field(
+        min_length=1,
+        description=(
+            "WAV, MP3, M4A, Opus or Ogg, up to 10 minutes: an upload id, an http(s)"
+            " URL, base64 or a data URI; a file part in a multipart request."
+        ),
+        json_schema_extra=ui("audio", "audio"),
+    ),
+]
 Width = Annotated[
     int,
     Field(
@@ -202,16 +214,28 @@ Scheduler = Annotated[
 
 _PART = r"[A-Za-z0-9]([A-Za-z0-9 ._+()-]*[A-Za-z0-9_+()-])?"
 
+# A name is looked up in what the engine lists, never joined to a path; and it could
+# not leave a folder: each part begins with a letter or digit and ends in no dot.
+LoraName = Annotated[str, Field(max_length=200, pattern=rf"^{_PART}([/\\]{_PART})*$")]
+Strength = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+
 
 class Lora(BaseModel):
     """A LoRA on the volume, by its name there."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    # A name is looked up in what the engine lists, never joined to a path; and it could
-    # not leave a folder: each part begins with a letter or digit and ends in no dot.
-    name: Annotated[str, Field(max_length=200, pattern=rf"^{_PART}([/\\]{_PART})*$")]
-    strength: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] = 1.0
+    name: LoraName
+    strength: Strength = 1.0
+
+
+class PairedLora(Lora):
+    """A LoRA for a pair of models: `strength` is for high noise, `strength_low` low."""
+
+    # Absent: the other half of `name`, if one is installed, and `name` itself if not.
+    name_low: LoraName | None = None
+    # Absent: as `strength`. 0 leaves a model out.
+    strength_low: Strength | None = None
 
 
 Loras = Annotated[
@@ -221,6 +245,41 @@ Loras = Annotated[
         max_length=4,
         description="LoRAs, applied in this order.",
         json_schema_extra=ui("loras", "model", advanced=True),
+    ),
+]
+PairedLoras = Annotated[
+    list[PairedLora],
+    Field(
+        default_factory=list,
+        max_length=4,
+        description=(
+            "LoRAs, applied in this order: `name`, `strength`, `strength_low`. One half"
+            " of a high/low pair brings its other half; any other goes to both models."
+        ),
+        json_schema_extra=ui("loras", "model", advanced=True),
+    ),
+]
+EndImage = Annotated[
+    Image,
+    Field(description="The picture that the video ends with, given as `image` is."),
+]
+Lightning = Annotated[
+    bool,
+    Field(
+        description="Use the Lightning LoRAs, which need few steps; without, give 20.",
+        json_schema_extra=ui("toggle", "model", advanced=True),
+    ),
+]
+SwitchStep = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=49,
+        description=(
+            "The step at which the low-noise model takes over; below `steps`."
+            " Absent: half of them."
+        ),
+        json_schema_extra=ui("slider", "sampling", advanced=True),
     ),
 ]
 

@@ -83,6 +83,7 @@ class Output:
     frames: int | None = None
     fps: float | None = None
     duration_s: float | None = None
+    audio: bool = False  #: it is heard, too
     poster: str | None = None  #: name of the still that stands for it
 
 
@@ -95,6 +96,8 @@ class Expected:
     height: int | None = None
     frames: int | None = None
     fps: float | None = None
+    audio: bool = False  #: a sound of about the video's length must be there
+    count: int = 1  #: files
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ class Started:
     """A slot gave the job to ComfyUI."""
 
     at: datetime
+    device: str | None = None  #: the card that runs it, as the engine names it
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,7 @@ class Job:
 
     id: str
     service: str
-    engine: str  #: "comfyui" or "embedded"
+    engine: str  #: "comfyui", "embedded" or "nunchaku"
     request: dict[str, Any]
     created_at: datetime
     priority: int = 3  #: 1 (first) to 5
@@ -205,6 +209,7 @@ class Job:
     attempt: int = 1
     progress: Progress = field(default_factory=Progress)
     started_at: datetime | None = None
+    device: str | None = None  #: what the last attempt ran on
     completed_at: datetime | None = None
     outputs: tuple[Output, ...] = ()
     error: JobError | None = None
@@ -225,9 +230,11 @@ class Job:
             IllegalMove: the table does not allow it, such as any change after the end.
         """
         match change:
-            case Started(at=at):
+            case Started(at=at, device=device):
                 progress = Progress(stage="starting")
-                return self._to(Status.RUNNING, started_at=at, progress=progress)
+                return self._to(
+                    Status.RUNNING, started_at=at, device=device, progress=progress
+                )
             case Advanced(progress=progress):
                 if self.status is Status.CANCELING:
                     return self._next(progress=progress)

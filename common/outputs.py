@@ -27,6 +27,8 @@ THREADS_PIXELS = 8_000_000  #: below, starting threads takes longer than decodin
 
 # SaveVideo writes rates as thousandths; Matroska rounds times to milliseconds.
 _RATE_TOLERANCE = 0.005
+# An encoder fills up its last frame, of 64 ms at 16 kHz, and starts one early.
+_SOUND_TOLERANCE_S = 0.25
 
 
 class BadOutput(Exception):
@@ -41,6 +43,7 @@ class _Clip:
     height: int
     frames: int
     fps: float
+    audio: bool
 
 
 def publish(
@@ -97,6 +100,7 @@ def _publish_video(source: Path, path: Path, expected: Expected) -> Output:
             frames=clip.frames,
             fps=round(clip.fps, 3),
             duration_s=round(clip.frames / clip.fps, 3),
+            audio=clip.audio,
             poster=f"poster{path.stem.removeprefix('video')}.jpg",
         )
         publish_part(part, path)
@@ -173,9 +177,11 @@ def _copy_packets(
         video.codec_context.thread_count = 1
     # Nobody looks at these frames: unsmoothed ones come a sixth sooner.
     video.codec_context.options = {"skip_loop_filter": "all"}
-    kept = [video, *film.streams.audio]
+    sounds = film.streams.audio
+    kept = [video, *sounds]
     copies = {stream.index: copy.add_stream_from_template(stream) for stream in kept}
     frames = 0
+    heard_s = 0.0
     for packet in film.demux(kept):
         if packet.is_corrupt:
             raise BadOutput("The video is cut off")
@@ -183,10 +189,13 @@ def _copy_packets(
             for frame in video.decode(packet):
                 _check_frame(frame, video)
                 frames += 1
+        elif packet.stream.index == sounds[0].index:
+            for sound in sounds[0].decode(packet):
+                heard_s += sound.samples / sound.sample_rate
         if packet.size:  # an empty one only flushes the decoder
             packet.stream = copies[packet.stream.index]
             copy.mux(packet)
-    return _judge(video, frames, expected)
+    return _judge(video, frames, heard_s, expected)
 
 
 def _check_frame(frame: VideoFrame, video: VideoStream) -> None:
@@ -198,7 +207,9 @@ def _check_frame(frame: VideoFrame, video: VideoStream) -> None:
         raise BadOutput("The video changes its size")
 
 
-def _judge(video: VideoStream, frames: int, expected: Expected) -> _Clip:
+def _judge(
+    video: VideoStream, frames: int, heard_s: float, expected: Expected
+) -> _Clip:
     """Compare what was decoded with what the file claims and what was asked for."""
     if not frames:
         raise BadOutput("The video has no frames")
@@ -210,7 +221,16 @@ def _judge(video: VideoStream, frames: int, expected: Expected) -> _Clip:
     _compare(expected, width=video.width, height=video.height, frames=frames)
     if expected.fps and not math.isclose(fps, expected.fps, rel_tol=_RATE_TOLERANCE):
         raise BadOutput(f"The video has {fps:g} fps, not {expected.fps:g}")
-    return _Clip(video.width, video.height, frames, fps)
+    if expected.audio:
+        _check_sound(heard_s, frames / fps)
+    return _Clip(video.width, video.height, frames, fps, heard_s > 0)
+
+
+def _check_sound(heard_s: float, seen_s: float) -> None:
+    if not heard_s:
+        raise BadOutput("The video has no sound")
+    if abs(heard_s - seen_s) > _SOUND_TOLERANCE_S:
+        raise BadOutput(f"The sound lasts {heard_s:.2f} s, the video {seen_s:.2f} s")
 
 
 def _compare(expected: Expected, **found: int) -> None:

@@ -32,6 +32,7 @@ STAGES = {
     "KSampler": "sampling",
     "KSamplerAdvanced": "sampling",
     "SamplerCustomAdvanced": "sampling",
+    "QwenImageEdit": "sampling",
     "VAEDecode": "decoding",
     "VAEDecodeTiled": "decoding",
     "CreateVideo": "saving",

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Self, get_args
+from typing import Any, ClassVar, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from common.errors import FieldError, InvalidInput
+from common.errors import FieldError, InvalidInput, ServiceError
 from common.job import Expected
 from common.workflow import Workflow
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,25 @@ class MediaInput:
     upload_id: str
     title: str
     input: str
+    kind: str = "image"
+
+
+@dataclass(frozen=True)
+class MediaFacts:
+    """What is known of a file once it was decoded."""
+
+    width: int | None = None  #: pixels
+    height: int | None = None
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A workflow of its own for requests that leave some fields out."""
+
+    file: str  #: beside the wrapper
+    title: str  #: what it makes, such as "text-to-video"
+    without: tuple[str, ...]  #: fields it has no place for; the first one avoids it
 
 
 class Request(BaseModel, ABC):
@@ -58,6 +80,9 @@ class Request(BaseModel, ABC):
         strict=True, extra="forbid", frozen=True, allow_inf_nan=False
     )
 
+    aliases: ClassVar[Mapping[str, str]] = {}  #: other names of fields
+    variants: ClassVar[tuple[Variant, ...]] = ()
+
     @classmethod
     def accept(cls, fields: Mapping[str, object]) -> Self:
         """
@@ -66,13 +91,35 @@ class Request(BaseModel, ABC):
         Raises:
             InvalidInput: with one `FieldError` for each field that is refused.
         """
-        try:
-            request = cls.model_validate(fields)
-        except ValidationError as error:
-            raise refusal(error) from None
-        if problems := list(request.problems()):
-            raise refused(problems)
-        return request.settled()
+        own, said = cls.by_name(fields)
+        with as_said(said):
+            try:
+                request = cls.model_validate(own)
+            except ValidationError as error:
+                raise refusal(error) from None
+            if problems := list(request.problems()):
+                raise refused(problems)
+            return request.settled()
+
+    @classmethod
+    def by_name(cls, given: Mapping[str, T]) -> tuple[dict[str, T], dict[str, str]]:
+        """
+        Return what was given under the fields' own names, and the aliases by field.
+
+        Raises:
+            InvalidInput: a field is given under both of its names.
+        """
+        own, said = dict(given), {}
+        for alias, name in cls.aliases.items():
+            if own.get(alias) is None:
+                own.pop(alias, None)
+                continue
+            if own.get(name) is not None:
+                raise InvalidInput.of(
+                    alias, f"is another name of {name}, which is given too", "send one"
+                )
+            own[name], said[name] = own.pop(alias), alias
+        return own, said
 
     def problems(self) -> Iterable[FieldError]:
         """Return what is wrong between the fields; services override this."""
@@ -80,6 +127,17 @@ class Request(BaseModel, ABC):
 
     def settled(self) -> Self:
         """Return the request with what was left open decided, such as the seed."""
+        return self
+
+    def fitted(self, media: Mapping[str, MediaFacts]) -> Self:
+        """
+        Return the request with what follows from its files, such as a clip's length.
+
+        `media` has an entry for each field that holds a file. Services override this.
+
+        Raises:
+            InvalidInput: the files do not suit each other or the request.
+        """
         return self
 
     @classmethod
@@ -104,6 +162,10 @@ class Request(BaseModel, ABC):
             if isinstance(mark, Media)
         }
 
+    def variant(self) -> Variant | None:
+        """Return which of `variants` this request is for; None = the main workflow."""
+        return None
+
     def apply(self, workflow: Workflow) -> Workflow:
         """
         Return a copy of `workflow` with every given field in its place.
@@ -121,7 +183,9 @@ class Request(BaseModel, ABC):
         """Return the files this request refers to, and where their names go."""
         files = self.media_fields()
         return tuple(
-            MediaInput(name, getattr(self, name), patch.title, patch.input)
+            MediaInput(
+                name, getattr(self, name), patch.title, patch.input, files[name].kind
+            )
             for name, patch in self.patches()
             if name in files and getattr(self, name) is not None
         )
@@ -132,15 +196,31 @@ class Request(BaseModel, ABC):
         """Return what the output of an accepted request must turn out to be."""
 
     @classmethod
-    def check(cls, workflow: Workflow) -> None:
+    def check(cls, workflow: Workflow, variant: Variant | None = None) -> None:
         """
         Check at start that each patch lands.
 
         Raises:
             WorkflowMismatch: naming the title or input that is missing or double.
         """
-        for _, patch in cls.patches():
-            workflow.inputs(patch.title, patch.input)
+        without = variant.without if variant else ()
+        for name, patch in cls.patches():
+            if name not in without:
+                workflow.inputs(patch.title, patch.input)
+
+
+@contextmanager
+def as_said(said: Mapping[str, str]) -> Iterator[None]:
+    """Name the fields of a refusal as the caller did: {field: alias}."""
+    try:
+        yield
+    except ServiceError as error:
+        field, colon, rest = error.detail.partition(": ")
+        error.detail = said.get(field, field) + colon + rest
+        error.errors = tuple(
+            replace(one, field=said.get(one.field, one.field)) for one in error.errors
+        )
+        raise
 
 
 def marks(metadata: list[Any], annotation: object) -> Iterator[object]:

@@ -13,11 +13,12 @@ from filelock import FileLock, Timeout
 
 from common import engines
 from common.comfy import EngineUnreachable
-from common.job import Job, Output
+from common.job import Expected, Job
 from common.jobs.bus import Bus
 from common.jobs.collector import Collector
 from common.jobs.desk import Desk
 from common.jobs.dispatcher import Dispatcher
+from common.jobs.estimator import Estimator
 from common.jobs.files import Files
 from common.jobs.intake import FetchLimits, Intake
 from common.jobs.janitor import Janitor
@@ -29,7 +30,7 @@ from common.jobs.store import Store
 from common.metrics import Metrics
 from common.outputs import publish
 from common.service import Service
-from common.settings import Settings
+from common.settings import BadSettings, Settings
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,10 @@ class Runtime:
     """Everything that is alive while a service serves."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
+        if settings.engine_kind == "nunchaku" and service.comfyui:
+            raise BadSettings(
+                f"WAN_ENGINE is nunchaku, which cannot run {service.name}"
+            )
         self.service = service
         self.settings = settings
         self.data = (settings.data or Path("data") / service.name).resolve()
@@ -57,22 +62,31 @@ class Runtime:
         self.ledger = Ledger(
             self.store, self.bus, self.waiting, retention_s, self.metrics.observe
         )
+        self.estimator = Estimator(
+            service,
+            self.store,
+            lambda: [engine.comfy.info for engine in self.engines],
+            settings.engine_kind,
+        )
         self.runner = Runner(
-            self.ledger, self.files, limits(settings), service.request, service.output
+            self.ledger,
+            self.files,
+            limits(settings),
+            service.request,
+            service.output,
+            self.estimator.oom_hint,
         )
         self.dispatcher = Dispatcher(
             self.ledger,
             self.waiting,
             self.runner,
-            Collector(self.files, self._publish),
+            Collector(self.files, publish, self._expected),
             list(self.engines),
             settings.max_attempts,
         )
         self.janitor = Janitor(self.store, self.ledger, self.files, retention_s)
         self.intake = Intake(
-            service.request,
-            service.workflow,
-            service.name,
+            service,
             ledger=self.ledger,
             store=self.store,
             files=self.files,
@@ -82,7 +96,7 @@ class Runtime:
             limits=FetchLimits(
                 settings.max_upload_mb << 20, frozenset(settings.input_allow_hosts)
             ),
-            loras=self.loras,
+            choices=self.choices,
         )
         self.desk = Desk(self.ledger, self.dispatcher, self.intake, self.janitor)
 
@@ -116,11 +130,11 @@ class Runtime:
         log.info("stopping: up to %.0f s for running jobs", self.settings.drain_s)
         await self.dispatcher.drain(self.settings.drain_s)
 
-    async def loras(self) -> tuple[str, ...] | None:
-        """Return the LoRA files that an engine lists; None while none answers."""
+    async def choices(self, class_type: str, input_: str) -> tuple[str, ...] | None:
+        """Return what an engine offers for an input; None while none answers."""
         for engine in self.engines:
             try:
-                return await engine.comfy.choices("LoraLoaderModelOnly", "lora_name")
+                return await engine.comfy.choices(class_type, input_)
             except EngineUnreachable:
                 continue
         return None
@@ -140,9 +154,8 @@ class Runtime:
             metrics.gauge(name, help_, read)
         return metrics
 
-    def _publish(self, source: Path, folder: Path, job: Job) -> Output:
-        expected = self.service.request.expected(job.request)
-        return publish(source, folder, expected)
+    def _expected(self, job: Job) -> Expected:
+        return self.service.request.expected(job.request)
 
     def _lock(self, stack: AsyncExitStack) -> None:
         lock = FileLock(self.data / ".lock")

@@ -11,10 +11,12 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.request import Request
+from common.estimate import Memory
+from common.request import Request, Variant
 from common.workflow import Workflow
 
 WRAPPER = "api_wrapper.py"
+WORKFLOW = "workflow_api.json"
 
 
 class NoSuchService(Exception):
@@ -35,18 +37,29 @@ class Service:
     title: str
     kind: str  #: "video" or "image": what comes out
     output: str  #: title of the node whose file is the result
-    workflow: Workflow = field(init=False)
+    memory: Memory | None = None  #: what it takes on the card, where that is known
+    name: str = ""  #: how people call it; the folder's name, unless it serves another's
+    aliases: tuple[str, ...] = ()  #: other paths of POST /generate, such as "/edit"
+    comfyui: bool = True  #: False: its nodes are those of our own engine alone
+    min_comfyui: str = "0.3.64"  #: the first release known to have all of its nodes
+    workflow: Workflow = field(init=False)  #: the main one
+    workflows: dict[Variant | None, Workflow] = field(init=False)
 
     def __post_init__(self) -> None:
-        workflow = Workflow.load(self.folder / "workflow_api.json")
-        self.request.check(workflow)
-        workflow.inputs(self.output, "filename_prefix")
-        object.__setattr__(self, "workflow", workflow)
+        workflows = {one: self._load(one) for one in (None, *self.request.variants)}
+        object.__setattr__(self, "workflow", workflows[None])
+        object.__setattr__(self, "workflows", workflows)
+        object.__setattr__(self, "name", self.name or self.folder.name)
 
-    @property
-    def name(self) -> str:
-        """The folder's name, which is how people call the service."""
-        return self.folder.name
+    def _load(self, variant: Variant | None) -> Workflow:
+        workflow = Workflow.load(self.folder / (variant.file if variant else WORKFLOW))
+        self.request.check(workflow, variant)
+        workflow.inputs(self.output, "filename_prefix")
+        return workflow
+
+    def apply(self, request: Request) -> Workflow:
+        """Return the workflow that serves a request, with its fields in place."""
+        return request.apply(self.workflows[request.variant()])
 
 
 def load(folder: Path) -> Service:

@@ -39,7 +39,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8189, ge=0, le=65535)
     data: Path | None = None  #: default: ./data/<service>
 
-    engine: Literal["embedded", "comfyui"] | None = None
+    engine: Literal["embedded", "comfyui", "nunchaku"] | None = None
+    models: Path | None = None  #: weights that an engine of ours reads by itself
     comfyui_url: str | None = Field(
         default=None, validation_alias=AliasChoices("comfyui_url", "COMFYUI_URL")
     )
@@ -146,7 +147,7 @@ class Settings(BaseSettings):
         return tuple(url.rstrip("/") for url in self.comfyui_urls or one)
 
     @property
-    def engine_kind(self) -> Literal["embedded", "comfyui"]:
+    def engine_kind(self) -> Literal["embedded", "comfyui", "nunchaku"]:
         """Which engine runs the jobs: the embedded one when no other is named."""
         if self.engine is not None:
             return self.engine

@@ -98,6 +98,16 @@ class Workflow:
         inputs[input_] = [new, 0]
         return new
 
+    def bypass(self, title: str, input_: str) -> None:
+        """Take a node out: what reads its output reads what feeds `input_` instead."""
+        fed = self.inputs(title, input_)[input_]
+        gone = self.id_of(title)
+        del self.nodes[gone]
+        for node in self.nodes.values():
+            for name, value in node["inputs"].items():
+                if is_link(value) and value[0] == gone:
+                    node["inputs"][name] = fed
+
     def links(self) -> Iterator[tuple[str, str]]:
         """Yield (from id, to id) for each link."""
         for id_, node in self.nodes.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 from common.clip import Clip
+from common.estimate import Memory, sampling_bytes
 from common.fields import (
     Cfg,
     Fps,
@@ -79,4 +80,14 @@ service = Service(
     title="FastWan 2.2 5B",
     kind="video",
     output="Save video",
+    # Weights: the sizes of the files. Else what ComfyUI plans with: a transformer 3072
+    # wide, and for the 2.2 VAE 8000 numbers for each pixel (comfy/sd.py).
+    memory=Memory(
+        text_encoder_gb=6.7,
+        model_gb=10.0,
+        vae_gb=1.4,
+        latent_bytes=sampling_bytes(3072 / 2222),
+        pixel_bytes=8000 * 2,
+        side=16,
+    ),
 )

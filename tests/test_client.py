@@ -77,6 +77,17 @@ def test_a_file_goes_along_or_ahead(client, tmp_path):
     assert along["request"]["frames"] == SMALL["frames"]
 
 
+def test_an_estimate_makes_no_job(client):
+    """What the request would take, and nothing in the list."""
+    before = client.list()
+    found = client.estimate({"prompt": "a fox", "width": 1280, "height": 704})
+
+    assert found["vram_gb"] > 0
+    assert client.list() == before
+    with pytest.raises(Refused):
+        client.estimate({"prompt": "a fox", "frames": 120})
+
+
 def test_a_key_makes_a_second_submission_the_same_job(client):
     """Sending again under one key, as a retry does, makes no second job."""
     key = str(uuid.uuid4())

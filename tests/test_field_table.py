@@ -6,10 +6,14 @@ from common.service import folders, load
 
 @pytest.mark.parametrize("folder", folders(), ids=lambda folder: folder.name)
 def test_the_readme_lists_the_fields_as_they_are(folder):
-    """`wan services --fields NAME` prints the table to paste."""
+    """`wan services --fields NAME` prints the table to paste; a neighbour is linked."""
     readme = (folder / "README.md").read_text(encoding="utf-8")
+    service = load(folder)
 
-    assert field_table(load(folder).request) in readme
+    if service.folder == folder:
+        assert field_table(service.request) in readme
+    else:
+        assert f"(../{service.folder.name}/README.md)" in readme
 
 
 def test_a_row_says_range_unit_and_default():

@@ -100,6 +100,14 @@ def test_what_is_over_stays_as_it_is(last, change):
         after(Started(AT), last, change)
 
 
+def test_a_job_knows_the_card_of_its_last_attempt():
+    """Times of different cards are not to be mixed."""
+    second = after(Started(AT, "one"), Requeued(), Started(AT, "two"))
+
+    assert second.device == "two"
+    assert second.after(Succeeded((), {}, AT)).device == "two"
+
+
 def test_each_attempt_has_its_own_prompt_id():
     """The first is the job's id; later ones follow from it, the same every time."""
     second = after(Started(AT), Requeued())

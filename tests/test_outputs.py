@@ -100,6 +100,7 @@ def test_a_clip_is_published(clip, folder):
         "frames": 9,
         "fps": 24.0,
         "duration_s": 0.375,
+        "audio": False,
         "poster": "poster.jpg",
     }
     assert clip.exists()
@@ -509,3 +510,47 @@ def test_importing_is_light():
     )
 
     assert told.stdout.strip() == b"set()"
+
+
+def talk(path, seconds, frames=24):
+    """A clip of a second with a sound of some length."""
+    with av.open(path, "w") as container:
+        video = container.add_stream("libx264", rate=24)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        sound = container.add_stream("aac", rate=16000, layout="mono")
+        for _ in range(frames):
+            container.mux(video.encode(av.VideoFrame(64, 64, "yuv420p")))
+        container.mux(video.encode())
+        frame = av.AudioFrame("fltp", "mono", round(seconds * 16000))
+        frame.sample_rate = 16000
+        frame.planes[0].update(bytes(frame.planes[0].buffer_size))
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+    return path
+
+
+HEARD = Expected("video", width=64, height=64, frames=24, fps=24, audio=True)
+
+
+def test_a_talking_clip_is_heard(tmp_path, folder):
+    """Its sound is kept, and the output says so."""
+    output = publish(talk(tmp_path / "talk.mp4", 1.0), folder, HEARD)
+
+    assert output.audio
+    with av.open(folder / "video.mp4") as film_:
+        heard = sum(frame.samples for frame in film_.decode(audio=0))
+    assert heard / 16000 == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.0], ids=["short", "long"])
+def test_a_sound_of_another_length_is_refused(tmp_path, folder, seconds):
+    """Somebody would be cut off, or lips move in silence."""
+    with pytest.raises(BadOutput, match="sound lasts"):
+        publish(talk(tmp_path / "talk.mp4", seconds), folder, HEARD)
+    assert names(folder) == []
+
+
+def test_a_talking_clip_without_sound_is_refused(clip, folder):
+    """The picture alone is not what was asked for."""
+    with pytest.raises(BadOutput, match="no sound"):
+        publish(clip, folder, dataclasses.replace(ASKED, audio=True))

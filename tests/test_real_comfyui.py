@@ -226,7 +226,7 @@ async def test_an_unknown_lora_is_refused_before_a_job_is_made(live):
 async def test_a_lora_is_chained_before_the_sampler(live):
     """Behind the service's own LoRA, with its strength."""
     own = fastwan().workflow.weights()
-    listed = await live.runtime.loras()
+    listed = await live.runtime.choices("LoraLoaderModelOnly", "lora_name")
     extra = next((name for name in listed if name not in own), None)
     if extra is None:
         pytest.skip("this ComfyUI has no LoRA beside the service's own")

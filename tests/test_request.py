@@ -1,4 +1,4 @@
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import pytest
 from pydantic import Field
@@ -7,7 +7,7 @@ from common.clip import Clip
 from common.errors import InvalidInput
 from common.fields import Fps, Frames, Height, Image, Seconds, Seed, Width
 from common.job import Expected
-from common.request import MediaInput, Patch
+from common.request import MediaInput, Patch, Variant
 from common.workflow import Workflow, WorkflowMismatch
 
 
@@ -170,3 +170,56 @@ def test_a_patch_without_a_node_fails_at_start_by_name(gone):
 
     with pytest.raises(WorkflowMismatch, match=gone):
         Small.check(Workflow(nodes))
+
+
+class Aliased(Small):
+    """A clip whose picture has a second name."""
+
+    aliases: ClassVar = {"image_url": "image"}
+    variants: ClassVar = (Variant("other.json", "text", without=("image",)),)
+
+
+@pytest.mark.parametrize(
+    ("given", "image"),
+    [
+        ({"image_url": "u1"}, "u1"),
+        ({"image": "u1", "image_url": None}, "u1"),
+        ({"image": None, "image_url": "u1"}, "u1"),
+        ({"image_url": None}, None),
+    ],
+    ids=str,
+)
+def test_a_field_is_taken_under_its_other_name(given, image):
+    """Null is as good as absent."""
+    assert Aliased.accept({"prompt": "a cat", **given}).image == image
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"image": "u1", "image_url": "u1"}, "image_url"),
+        ({"image_url": 5}, "image_url"),
+        ({"image": 5}, "image"),
+        ({"image": "u1", "image_ulr": "u1"}, "image_ulr"),
+    ],
+    ids=str,
+)
+def test_a_refusal_uses_the_name_that_was_sent(given, field):
+    """In the list of errors and in the sentence."""
+    with pytest.raises(InvalidInput) as caught:
+        Aliased.accept({"prompt": "a cat", **given})
+
+    assert [error.field for error in caught.value.errors] == [field]
+    assert caught.value.detail.startswith(f"{field}: ")
+
+
+def test_a_variant_lacks_only_what_it_says():
+    """Its workflow needs no node for those fields, and one for each other field."""
+    [variant] = Aliased.variants
+    nodes = {k: n for k, n in WORKFLOW.nodes.items() if n["_meta"]["title"] != "First"}
+
+    Aliased.check(Workflow(nodes), variant)
+    with pytest.raises(WorkflowMismatch, match="First"):
+        Aliased.check(Workflow(nodes))
+    with pytest.raises(WorkflowMismatch, match="Low"):
+        Aliased.check(Workflow({k: n for k, n in nodes.items() if k != "5"}), variant)

@@ -1,15 +1,20 @@
 """One contract for all services; a new one is tested by existing."""
 
+import base64
 import json
 from pathlib import Path
 
 import pytest
 
+from common.engine.definitions import Library
+from common.engine.settings import EngineSettings
 from common.engine.validate import validate
 from common.errors import InvalidInput
 from common.service import NoSuchService, find, folders, load
 from common.workflow import WEIGHT_SUFFIXES
 from tests.live import engine, wrapper
+from tests.pictures import png
+from tests.sounds import sound
 
 ROOT = Path(__file__).parent.parent
 RECORDED = sorted((ROOT / "tests" / "data").glob("object_info_*.json"))
@@ -37,38 +42,78 @@ def fields(service, **given):
     return {k: v for k, v in TINY.items() if k in there} | given
 
 
+def patches(service):
+    """Yield (field, patch, workflow) for each place that a field goes to."""
+    for variant, workflow in service.workflows.items():
+        for name, patch in service.request.patches():
+            if variant is None or name not in variant.without:
+                yield name, patch, workflow
+
+
+def nodes(service):
+    """Yield each node of each workflow."""
+    for workflow in service.workflows.values():
+        yield from workflow.nodes.values()
+
+
+def media(service, files):
+    """Return the file fields that a request fills: "needed", "first" or "all"."""
+    names = list(service.request.media_fields())
+    fields_ = service.request.model_fields
+    needed = [name for name in names if fields_[name].is_required()]
+    return {"needed": needed, "first": {*needed, *names[:1]}, "all": names}[files]
+
+
 def test_there_are_services():
     """The contract below is not vacuous."""
     assert FOLDERS
 
 
+def test_a_service_goes_by_its_folder(service):
+    """Also one that serves its neighbour's definition."""
+    assert service.name in {folder.name for folder in FOLDERS}
+    assert load(find(service.name)).name == service.name
+
+
+def test_the_packed_service_is_its_neighbour():
+    """It has nothing of its own but its name, so the two cannot differ."""
+    packed = load(ROOT / "fastwan2.2-5b-packed")
+    neighbour = load(ROOT / "fastwan2.2-5b-network-storage")
+
+    assert packed.name == "fastwan2.2-5b-packed"
+    assert packed.folder == neighbour.folder
+    assert packed.request.model_json_schema() == neighbour.request.model_json_schema()
+
+
 def test_every_patch_lands(service):
     """Each field reaches a node input that the exported workflow really has."""
-    for _, patch in service.request.patches():
-        assert patch.input in service.workflow.inputs(patch.title, patch.input)
+    for _, patch, workflow in patches(service):
+        assert patch.input in workflow.inputs(patch.title, patch.input)
 
 
 def test_defaults_agree_with_the_workflow(service):
     """Our default is the value the author exported, so neither can drift alone."""
-    for name, patch in service.request.patches():
+    for name, patch, workflow in patches(service):
         default = service.request.model_fields[name].get_default()
         if isinstance(default, int | float | str):
-            exported = service.workflow.inputs(patch.title, patch.input)[patch.input]
+            exported = workflow.inputs(patch.title, patch.input)[patch.input]
             assert exported == default, name
 
 
 def test_titles_are_unique_and_given(service):
     """A person who opens the workflow finds each node by what it does."""
-    titles = [n.get("_meta", {}).get("title") for n in service.workflow.nodes.values()]
+    for workflow in service.workflows.values():
+        titles = [n.get("_meta", {}).get("title") for n in workflow.nodes.values()]
 
-    assert None not in titles
-    assert len(set(titles)) == len(titles)
+        assert None not in titles
+        assert len(set(titles)) == len(titles)
 
 
 def test_unknown_fields_are_refused(service):
     """A typo in a field's name is an error, not a setting that is ignored."""
+    given = dict.fromkeys(media(service, "needed"), "x.png")
     with pytest.raises(InvalidInput, match="stpes"):
-        service.request.accept(fields(service, stpes=4))
+        service.request.accept(fields(service, **given, stpes=4))
 
 
 def test_every_field_explains_itself(service):
@@ -84,22 +129,41 @@ def test_every_field_explains_itself(service):
 
 def test_only_safetensors_are_loaded(service):
     """No pickled weights, ever."""
-    for node in service.workflow.nodes.values():
+    for node in nodes(service):
         for name, value in node["inputs"].items():
             if name.endswith("_name") and isinstance(value, str) and "." in value:
                 assert value.endswith(WEIGHT_SUFFIXES), value
 
 
 @pytest.mark.parametrize("recorded", RECORDED, ids=lambda path: path.stem)
-@pytest.mark.parametrize("with_image", [False, True], ids=["bare", "with files"])
-def test_the_workflow_suits_the_real_comfyui(service, recorded, with_image):
+@pytest.mark.parametrize("files", ["needed", "first", "all"])
+def test_the_workflows_suit_the_real_comfyui(service, recorded, files):
     """Classes, inputs, types and ranges, as real versions describe them."""
-    media = service.request.media_fields()
-    given = dict.fromkeys(media, "x.png") if with_image else {}
+    if not service.comfyui:
+        pytest.skip("the service needs no ComfyUI")
+    given = dict.fromkeys(media(service, files), "x.png")
     request = service.request.accept(fields(service, **given))
+    if release(recorded.stem.rpartition("_")[2]) < release(service.min_comfyui):
+        pytest.skip(f"the service needs ComfyUI {service.min_comfyui}")
     definitions = json.loads(recorded.read_text(encoding="utf-8"))
 
-    verdict = validate(request.apply(service.workflow).nodes, definitions)
+    suits(service, request, definitions)
+
+
+@pytest.mark.parametrize("files", ["needed", "first", "all"])
+def test_the_workflows_suit_our_own_engine(service, files, tmp_path):
+    """What the embedded engine says of its nodes, also those that are ours alone."""
+    (tmp_path / "input").mkdir()
+    given = dict.fromkeys(media(service, files), "x.png")
+    request = service.request.accept(fields(service, **given))
+
+    suits(service, request, Library(EngineSettings(data=tmp_path)).definitions())
+
+
+def suits(service, request, definitions):
+    """Check a request's workflow against the definitions of nodes."""
+    patched = service.apply(request)
+    verdict = validate(patched.nodes, definitions)
 
     # Which files there are is a matter of the machine that was recorded.
     problems = [
@@ -111,8 +175,13 @@ def test_the_workflow_suits_the_real_comfyui(service, recorded, with_image):
     assert not problems
     unknown = verdict.error and verdict.error["type"] == "invalid_prompt"
     assert not unknown, verdict.error
-    output = service.workflow.node(service.output)
+    output = patched.node(service.output)
     assert definitions[output["class_type"]]["output_node"]
+
+
+def release(version):
+    """Return a version as numbers, to be compared."""
+    return tuple(map(int, version.split(".")))
 
 
 def about_a_file(problem):
@@ -121,13 +190,24 @@ def about_a_file(problem):
     return isinstance(value, str) and value.endswith((*WEIGHT_SUFFIXES, ".png"))
 
 
+def files_of(service):
+    """Return the files that a request must have, as they travel in JSON."""
+    made = {"image": png(), "audio": sound("wav", 0.2)}
+    kinds = service.request.media_fields()
+    return {
+        name: base64.b64encode(made[kinds[name].kind]).decode()
+        for name in media(service, "needed")
+    }
+
+
 async def test_a_request_becomes_an_output(service, tmp_path):
     """From POST to a downloaded file, through the public surface only."""
     async with (
         engine(tmp_path / "engine") as engine_url,
         wrapper(tmp_path / "data", engine_url, service=service) as live,
     ):
-        status, job = await live.post("/generate", json=fields(service))
+        sent = fields(service, **files_of(service))
+        status, job = await live.post("/generate", json=sent)
         assert status == 202, job
         done = await live.finished(job["id"])
         async with live.http.get(live.url + done["outputs"][0]["url"]) as answer:

@@ -84,6 +84,24 @@ def test_splicing_twice_makes_a_chain():
     assert workflow.node("Sampler")["inputs"]["model"] == [second, 0]
 
 
+def test_a_node_that_is_bypassed_leaves_its_neighbours_linked():
+    """Whoever read its output reads what fed it."""
+    workflow = Workflow(
+        {
+            "1": node("Loader"),
+            "2": node("Lora", model=["1", 0], lora_name="a"),
+            "3": node("Sampler", model=["2", 0], steps=8),
+            "4": node("Other", model=["2", 0]),
+        }
+    )
+
+    workflow.bypass("Lora", "model")
+
+    assert set(workflow.nodes) == {"1", "3", "4"}
+    assert workflow.node("Sampler")["inputs"] == {"model": ["1", 0], "steps": 8}
+    assert workflow.node("Other")["inputs"]["model"] == ["1", 0]
+
+
 def test_weights_are_read_from_the_loaders():
     """Links, numbers and texts are no files."""
     workflow = Workflow(

@@ -9,7 +9,16 @@ from functools import partial
 from fastapi import FastAPI
 
 import common
-from common.api import docs, jobs, legacy, problems, schema, service_card, uploads
+from common.api import (
+    docs,
+    estimate,
+    jobs,
+    legacy,
+    problems,
+    schema,
+    service_card,
+    uploads,
+)
 from common.api.gate import Gate, Policy
 from common.runtime import Runtime
 from common.settings import LOOPBACK, BadSettings, Settings
@@ -45,6 +54,7 @@ def create(runtime: Runtime) -> FastAPI:
     problems.install(app)
     app.include_router(service_card.routes(runtime))
     app.include_router(jobs.routes(runtime))
+    app.include_router(estimate.routes(runtime))
     app.include_router(uploads.routes(runtime))
     app.include_router(legacy.routes(runtime))
     app.include_router(docs.routes(service))

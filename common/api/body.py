@@ -54,7 +54,10 @@ async def read(
         return body, {}
     if kind == "multipart/form-data":
         form = await parts(http, options.get("boundary", ""), max_file_bytes)
-        return fields_of(form, request), await files_of(form)
+        try:
+            return fields_of(form, request), await files_of(form)
+        finally:  # a refusal leaves temporary files open otherwise
+            await form.close()
     raise UnsupportedMediaType("send application/json or multipart/form-data")
 
 

@@ -38,6 +38,8 @@ MAX_WAIT_S = 300
 MAX_STREAMS = 2000
 UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
+AN = {"video": "a video", "image": "an image"}
+
 T = TypeVar("T")
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])")
@@ -90,14 +92,6 @@ def routes(runtime: Runtime) -> APIRouter:
     desk = runtime.desk
     max_file_bytes = runtime.settings.max_upload_mb << 20
 
-    @router.post(
-        "/generate",
-        status_code=202,
-        response_model=JobView,
-        responses={200: {"description": "Done within `Prefer: wait`."}},
-        openapi_extra=request_body(runtime.service),
-        summary=f"Make a {runtime.service.kind}",
-    )
     async def generate(
         request: Request,
         owner: Owner,
@@ -114,6 +108,16 @@ def routes(runtime: Runtime) -> APIRouter:
         sent = Submission(fields, files, owner, idempotency_key)
         job = await runtime.intake.submit(sent)
         return await answer(request, job, prefer)
+
+    for path in ("/generate", *runtime.service.aliases):
+        router.post(
+            path,
+            status_code=202,
+            response_model=JobView,
+            responses={200: {"description": "Done within `Prefer: wait`."}},
+            openapi_extra=request_body(runtime.service),
+            summary=f"Make {AN[runtime.service.kind]}",
+        )(generate)
 
     async def answer(request: Request, job: Job, prefer: str | None) -> Response:
         """Return the job at once, or when it is over if the caller prefers to wait."""

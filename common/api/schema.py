@@ -45,6 +45,7 @@ class OutputView(BaseModel):
     frames: int | None
     fps: float | None
     duration_s: float | None
+    audio: bool
     url: str
     poster_url: str | None
 
@@ -82,7 +83,7 @@ class JobView(BaseModel):
     id: str
     job_id: str
     service: str
-    engine: Literal["comfyui", "embedded"]
+    engine: Literal["comfyui", "embedded", "nunchaku"]
     status: Status
     queue_position: int | None
     attempt: int
@@ -160,6 +161,7 @@ def document(app: FastAPI, request: type[Request]) -> dict[str, Any]:
         )
         parts = found.setdefault("components", {})
         raise_marks(models["$defs"][request.__name__])
+        add_aliases(models["$defs"][request.__name__], request)
         parts.setdefault("schemas", {}).update(models["$defs"])
         parts["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer"},
@@ -195,6 +197,7 @@ def multipart(request: type[Request]) -> dict[str, Any]:
     raise_marks(schema)
     for name in request.media_fields():
         schema["properties"][name] = {"type": "string", "format": "binary"}
+    add_aliases(schema, request)
     return schema
 
 
@@ -204,13 +207,29 @@ def raise_marks(schema: dict[str, Any]) -> None:
         for kind in field.get("anyOf", ()):
             for name in ("description", "x-ui"):
                 if name in kind:
-                    field[name] = kind.pop(name)
+                    field.setdefault(name, kind.pop(name))
+
+
+def add_aliases(schema: dict[str, Any], request: type[Request]) -> None:
+    """Let in the other names of fields, which forms do not show."""
+    fields = schema["properties"]
+    for alias, name in request.aliases.items():
+        shown = {k: v for k, v in fields[name].items() if k not in ("x-ui", "title")}
+        about = {"description": f"Another name of `{name}`.", "deprecated": True}
+        fields[alias] = shown | about
 
 
 def examples(request: type[Request]) -> dict[str, Any]:
     """Return a small request, and one that starts from a picture."""
     prompt = "a red fox trotting through fresh snow, morning light"
     found = {"text": {"summary": "From a prompt", "value": {"prompt": prompt}}}
+    if "audio" in request.model_fields:
+        speech = {
+            "image": "https://example.com/face.png",
+            "audio": "https://example.com/speech.mp3",
+            "prompt": "a woman speaks to the camera",
+        }
+        return {"speech": {"summary": "From a picture and speech", "value": speech}}
     if "image" in request.model_fields:
         value = {"prompt": prompt, "image": "https://example.com/fox.png", "seed": 42}
         found["image"] = {"summary": "From a picture", "value": value}

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import common
-from common.cli import doctor, engine, generate, jobs, serve, services, up
+from common.cli import doctor, engine, estimate, generate, jobs, serve, services, up
 from common.cli.screen import EXIT_CODES, PLAIN, guarded, put
 
 app = typer.Typer(
@@ -44,6 +44,13 @@ app.add_typer(
     cls=generate.Services,
     no_args_is_help=True,
     subcommand_metavar='SERVICE "PROMPT" [OPTIONS]',
+)
+app.add_typer(
+    typer.Typer(help="Say what a clip would take, without making it."),
+    name="estimate",
+    cls=estimate.Services,
+    no_args_is_help=True,
+    subcommand_metavar="SERVICE [OPTIONS]",
 )
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(engine.app, name="engine")

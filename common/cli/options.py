@@ -26,6 +26,12 @@ Schema = dict[str, Any]
 
 TYPES: dict[str, type] = {"integer": int, "number": float, "boolean": bool}
 
+# By widget.
+FILES = {
+    "image": "A PNG, JPEG or WebP file",
+    "audio": "A WAV, MP3, M4A, Opus or Ogg file",
+}
+
 # What the service takes as it is; all else is a path on this machine.
 _REMOTE = re.compile(r"(https?:|data:)|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 
@@ -110,7 +116,8 @@ def explain(field: Schema, *, file: bool = False) -> str:
     kind = _kind(field)
     text = field.get("description") or kind.get("description", "")
     if file:
-        text = "A PNG, JPEG or WebP file, an http(s) URL or an upload id."
+        widget = {**kind, **field}.get("x-ui", {}).get("widget")
+        text = f"{FILES.get(widget, FILES['image'])}, an http(s) URL or an upload id."
     default = field.get("default")
     choices = ", ".join(kind.get("enum", ()))
     facts = [
@@ -125,6 +132,7 @@ def explain(field: Schema, *, file: bool = False) -> str:
 def _option(name: str, field: Schema, schema: Schema, file: bool) -> Any:
     many = _members(field, schema)
     metavar: str | None = None
+    spelled = flag(name, many=many)
     annotation: Any = TYPES.get(_kind(field).get("type", ""), str)
     if many:
         annotation, metavar = list[str], "NAME[:STRENGTH]"
@@ -132,8 +140,10 @@ def _option(name: str, field: Schema, schema: Schema, file: bool) -> Any:
         annotation, metavar = Literal[tuple(choices)], "NAME"
     elif file:
         metavar = "FILE|URL"
+    elif annotation is bool:
+        spelled += f"/--no-{spelled.removeprefix('--')}"
     option = typer.Option(
-        flag(name, many=many),
+        spelled,
         help=explain(field, file=file),
         metavar=metavar,
         show_default=False,

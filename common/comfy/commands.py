@@ -29,9 +29,14 @@ def comfyui_command(
 
 
 def embedded_command(
-    port: int, data: Path, speed: float, models: Path | None = None
+    port: int,
+    data: Path,
+    speed: float,
+    models: Path | None = None,
+    editor: str = "embedded",
 ) -> list[str]:
     """Return how to start the embedded engine with this Python."""
     command = [sys.executable, "-m", "common.engine", "--port", str(port)]
     command += ["--data", str(data), "--speed", f"{speed:g}", "--disable-metadata"]
+    command += ["--editor", editor] if editor != "embedded" else []
     return command if models is None else [*command, "--models", str(models)]

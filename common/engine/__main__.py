@@ -21,6 +21,12 @@ def main() -> int:
     parser.add_argument(
         "--speed", type=float, default=1.0, help="of pretended work; 0 = none of it"
     )
+    parser.add_argument(
+        "--editor",
+        choices=["embedded", "qwen"],
+        default="embedded",
+        help="what edits pictures; qwen = the model in --models, on a GPU",
+    )
     parser.add_argument("--disable-metadata", action="store_true")
     parser.add_argument("--faults", action="store_true", help="let tests break things")
     given = parser.parse_args()
@@ -31,6 +37,7 @@ def main() -> int:
         port=given.port,
         speed=given.speed,
         models=given.models,
+        editor=given.editor,
         metadata=not given.disable_metadata,
         faults=given.faults,
     )

@@ -2,7 +2,8 @@
 Node definitions as /object_info gives them, with the choices of this machine.
 
 `object_info.json` is ComfyUI 0.12.1's own answer for the classes that run here, without
-its texts. Lists of files are empty there and filled in at run time.
+its texts; `own_nodes.json` holds those that are ours. Lists of files are empty there
+and filled in at run time.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ Definition = dict[str, Any]
 
 #: Files that the services use: they count as present, because nothing reads them here.
 WEIGHTS: dict[str, tuple[str, ...]] = {
+    "audio_encoders": ("wav2vec2-chinese-base_fp16.safetensors",),
     "diffusion_models": (
+        "wan2.1_i2v_480p_14B_fp8_scaled.safetensors",
         "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors",
         "wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors",
         "wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors",
@@ -29,6 +32,7 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
     "loras": (
         "Wan2_2_5B_FastWanFullAttn_lora_rank_128_bf16.safetensors",
         "high_noise_model.safetensors",
+        "lightx2v_I2V_14B_480p_cfg_step_distill_rank64_bf16.safetensors",
         "lightx2v-i2v-a14b-seko-v1-high_noise_model.safetensors",
         "lightx2v-i2v-a14b-seko-v1-low_noise_model.safetensors",
         "lightx2v-t2v-a14b-seko-v1.1-high_noise_model.safetensors",
@@ -38,6 +42,10 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
         "wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise.safetensors",
         "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors",
         "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors",
+    ),
+    "model_patches": (
+        "wan2.1_infiniteTalk_multi_fp16.safetensors",
+        "wan2.1_infiniteTalk_single_fp16.safetensors",
     ),
     "text_encoders": (
         "umt5_xxl_fp16.safetensors",
@@ -55,7 +63,10 @@ FILE_INPUTS = {
     ("LoraLoaderModelOnly", "lora_name"): "loras",
     ("CLIPLoader", "clip_name"): "text_encoders",
     ("VAELoader", "vae_name"): "vae",
+    ("AudioEncoderLoader", "audio_encoder_name"): "audio_encoders",
+    ("ModelPatchLoader", "name"): "model_patches",
     ("LoadImage", "image"): "input",
+    ("LoadAudio", "audio"): "input",
 }
 
 
@@ -95,6 +106,9 @@ class Library:
             definition = filled[class_type]
             required = definition["input"]["required"]
             spec = [self.names(folder), *required[name][1:]]
+            if required[name][0] == "COMBO":  # the newer form of a list
+                options = required[name][1] | {"options": self.names(folder)}
+                spec = ["COMBO", options]
             inputs = definition["input"] | {"required": required | {name: spec}}
             filled[class_type] = definition | {"input": inputs}
         return filled
@@ -102,6 +116,10 @@ class Library:
 
 @cache
 def _recorded() -> dict[str, Definition]:
-    text = Path(__file__).with_name("object_info.json").read_text("utf-8")
+    return _read("object_info.json") | _read("own_nodes.json")
+
+
+def _read(file: str) -> dict[str, Definition]:
+    text = Path(__file__).with_name(file).read_text("utf-8")
     loaded: dict[str, Definition] = json.loads(text)
     return loaded

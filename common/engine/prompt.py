@@ -19,7 +19,7 @@ from common.engine.promptqueue import Entry, Item
 from common.engine.run import Interrupted, NodeFailed, Nodes, Run, Shown
 from common.engine.schedule import Order, signatures
 from common.engine.settings import EngineSettings
-from common.engine.validate import is_link
+from common.engine.validate import is_link, specs_of
 from common.engine.voice import Voice
 
 #: What ComfyUI reports when CUDA has no memory left.
@@ -196,8 +196,7 @@ class PromptRun:
     def _inputs(self, node_id: str, signed: Mapping[str, str]) -> dict[str, Any]:
         """Return the inputs that a node knows, links followed."""
         given = self._item.graph[node_id]["inputs"]
-        groups = self._definition(node_id)["input"]
-        known = groups.get("required", {}).keys() | groups.get("optional", {}).keys()
+        known = specs_of(self._definition(node_id), given)
         inputs: dict[str, Any] = {}
         for name, value in given.items():
             if name not in known:

@@ -73,7 +73,14 @@ async def post_prompt(request: web.Request) -> web.Response:
             found = False
         return None if found else f"Invalid image file: {name}"
 
-    checks = {("LoadImage", "image"): image_exists}
+    def audio_exists(name: Any) -> str | None:
+        wrong = image_exists(name)
+        return wrong and f"Invalid audio file: {name}"
+
+    checks = {
+        ("LoadImage", "image"): image_exists,
+        ("LoadAudio", "audio"): audio_exists,
+    }
     verdict = validate(body["prompt"], engine.library.definitions(), checks)
     if verdict.error is not None:
         answer = {"error": verdict.error, "node_errors": verdict.node_errors}
@@ -206,7 +213,7 @@ async def system_stats(request: web.Request) -> web.Response:
         "ram_total": total,
         "ram_free": available,
         "comfyui_version": VERSION,
-        "embedded": True,
+        "embedded": request.app[ENGINE].settings.editor == "embedded",
         "python_version": sys.version,
         "pytorch_version": None,
         "embedded_python": False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class EngineSettings:
     )
     models: Path | None = None  #: a models folder as ComfyUI has it: loras/, vae/, …
     metadata: bool = True  #: write the workflow into each file, as ComfyUI does
+    editor: Literal["embedded", "qwen"] = "embedded"  #: qwen = the real model
     faults: bool = False  #: serve /embedded/*, where a test breaks things on purpose
 
     def folder(self, kind: str) -> Path:

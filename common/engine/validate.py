@@ -166,7 +166,7 @@ class _Judge:
         node = self._graph[node_id]
         inputs = node.setdefault("inputs", {})
         opinion = _Opinion(good=True, problems=[])
-        for name, (spec, required) in _specs(self._of(node_id), inputs).items():
+        for name, (spec, required) in specs_of(self._of(node_id), inputs).items():
             if name not in inputs:
                 if required:
                     message = "Required input is missing"
@@ -229,7 +229,7 @@ class _Judge:
             return self._note(source, _Opinion(good=False, problems=[found])).good
 
 
-def _specs(
+def specs_of(
     definition: Definition, inputs: Mapping[str, Any]
 ) -> dict[str, tuple[list[Any], bool]]:
     """
@@ -248,6 +248,9 @@ def _specs(
                 full = prefix + name
                 dynamic = spec[0] == "COMFY_DYNAMICCOMBO_V3"
                 specs[full] = (spec, kind == "required" and not dynamic)
+                if spec[0] == "COMFY_AUTOGROW_V3":
+                    specs.pop(full)
+                    specs |= _grown(full, spec[1]["template"])
                 if dynamic:
                     groups += [
                         (f"{full}.", option["inputs"])
@@ -255,6 +258,15 @@ def _specs(
                         if option["key"] == inputs.get(full)
                     ]
     return specs
+
+
+def _grown(name: str, template: Mapping[str, Any]) -> dict[str, tuple[Any, bool]]:
+    """Return the numbered inputs of a list that grows, such as "images.image0"."""
+    [(_, spec)] = template["input"]["required"].items()
+    return {
+        f"{name}.{template['prefix']}{number}": (spec, number < template["min"])
+        for number in range(template["max"])
+    }
 
 
 def choices(spec: list[Any]) -> list[Any] | None:

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 #: One picture: rows, columns, RGB.
 Pixels = NDArray[np.uint8]
 
+#: A part of a picture (MASK): rows, columns; 255 is in it.
+Mask = NDArray[np.uint8]
+
 
 class Frames(Protocol):
     """Pictures of one size (IMAGE); drawn when iterated, so never all in memory."""
@@ -85,12 +88,37 @@ class Vae:
     name: str
 
 
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """AUDIO: one channel."""
+
+    samples: NDArray[np.float32]
+    rate: int
+
+
+@dataclass(frozen=True)
+class Voice:
+    """AUDIO_ENCODER_OUTPUT: how loud it is at each frame, 0 to 1."""
+
+    levels: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Speaking:
+    """What the face in a picture does, frame by frame."""
+
+    #: how loud it is, and where the mouth is that speaks: shares of width and height
+    levels: tuple[tuple[float, tuple[float, float]], ...]
+    began: int  #: frames of the film before these
+
+
 @dataclass(frozen=True)
 class Guides:
-    """Pictures that a film begins and ends with."""
+    """Pictures that a film begins and ends with, and what is said in it."""
 
     start: Pixels | None = None
     end: Pixels | None = None
+    speaking: Speaking | None = None
 
 
 @dataclass(frozen=True)
@@ -133,3 +161,4 @@ class Video:
 
     frames: Frames
     fps: Fraction
+    sound: Sound | None = None

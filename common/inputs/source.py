@@ -1,5 +1,5 @@
 """
-What the string in an image field is: an upload, a URL or the bytes themselves.
+What the string in a field of a file is: an upload, a URL or the bytes themselves.
 
 Pure. A scheme decides, never a slash: the base64 of every JPEG starts with "/9j/".
 Nothing is ever a path.

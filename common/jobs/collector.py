@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from common.comfy import Comfy, EngineUnreachable, OutputMissing, OutputTooLarge
 from common.disk import DISK_FULL
 from common.errors import NoSpace
 from common.events import EngineFile
-from common.job import Job, JobError, Output
+from common.job import Expected, Job, JobError, Output
 from common.jobs.files import Files
 from common.jobs.outcome import (
     Broken,
@@ -33,9 +33,11 @@ _RERUN = "send the job again; if it comes back, look at the workflow's save node
 
 
 class Publisher(Protocol):
-    """Check a file against a request and publish it; runs in a thread."""
+    """Check a file against what is expected and publish it; runs in a thread."""
 
-    def __call__(self, source: Path, folder: Path, job: Job) -> Output:
+    def __call__(
+        self, source: Path, folder: Path, expected: Expected, *, name: str
+    ) -> Output:
         """Return what was published; raises BadOutput or NoSpace."""
 
 
@@ -51,9 +53,15 @@ class _Copy:
 class Collector:
     """Collects what the output node saved."""
 
-    def __init__(self, files: Files, publish: Publisher) -> None:
+    def __init__(
+        self,
+        files: Files,
+        publish: Publisher,
+        expected: Callable[[Job], Expected],
+    ) -> None:
         self._files = files
         self._publish = publish
+        self._expected = expected
         self._room = asyncio.Semaphore(AT_ONCE)
         self._ahead: dict[str, _Copy] = {}
 
@@ -73,16 +81,19 @@ class Collector:
                 await _drop(copy)
 
     async def collect(self, job: Job, done: Done, engine: Comfy) -> Outcome:
-        """Return what became of the file; only a whole one is ever published."""
-        files = _outputs(done.saved)
-        if not files:
-            message = "ComfyUI finished, but its output node saved no file"
+        """Return what became of the files; all are whole, or none is published."""
+        expected = self._expected(job)
+        files = _outputs(done.saved)[-expected.count :]
+        if len(files) < expected.count:
+            saved = f"{len(files)} of {expected.count} files" if files else "no file"
+            message = f"ComfyUI finished, but its output node saved {saved}"
             return Spoiled(JobError("no_output", message, _RERUN))
-        source: Path | None = None
+        sources: list[Path] = []
         try:
-            source = await self._copied(job, files[-1], engine)
+            for file in reversed(files):  # the last one is copied already
+                sources.insert(0, await self._copied(job, file, engine))
             async with self._room:
-                output = await self._check(source, job)
+                outputs = await self._check(sources, job, expected)
         except OutputMissing as error:
             return Spoiled(JobError("no_output", str(error), _RERUN))
         except (BadOutput, OutputTooLarge) as error:
@@ -96,9 +107,9 @@ class Collector:
                 raise
             return Broken(_no_space())
         finally:
-            if source is not None:
+            for source in sources:
                 source.unlink(missing_ok=True)
-        return Published((output,), done.nodes)
+        return Published(outputs, done.nodes)
 
     async def _copied(self, job: Job, file: EngineFile, engine: Comfy) -> Path:
         """Return a local copy: the one made ahead, when it is of the right file."""
@@ -114,14 +125,44 @@ class Collector:
 
     async def find(self, job: Job) -> Published | None:
         """Return what was published just before an earlier process died."""
-        for file in self._files.job(job.id).glob("video.mp4"):
+        expected = self._expected(job)
+        folder = self._files.job(job.id)
+        files = [folder / name for name in names(expected)]
+        if all(file.is_file() for file in files):
             with suppress(BadOutput):
-                return Published((await self._check(file, job),))
+                return Published(await self._check(files, job, expected))
         return None
 
-    async def _check(self, source: Path, job: Job) -> Output:
+    async def _check(
+        self, sources: Sequence[Path], job: Job, expected: Expected
+    ) -> tuple[Output, ...]:
+        """Publish all files of a job; when one is no good, none stays."""
         folder = self._files.job(job.id)
-        return await asyncio.to_thread(self._publish, source, folder, job)
+        made: list[Output] = []
+        try:
+            for source, name in zip(sources, names(expected), strict=True):
+                made.append(
+                    await asyncio.to_thread(
+                        self._publish, source, folder, expected, name=name
+                    )
+                )
+        except BaseException:
+            for output in made:
+                (folder / output.name).unlink(missing_ok=True)
+            raise
+        return tuple(made)
+
+
+def names(expected: Expected) -> list[str]:
+    """
+    Return what the files of a job are called.
+
+    >>> names(Expected("image", count=2))
+    ['image.png', 'image-2.png']
+    """
+    stem, suffix = ("video", "mp4") if expected.kind == "video" else ("image", "png")
+    numbers = ["", *(f"-{number}" for number in range(2, expected.count + 1))]
+    return [f"{stem}{number}.{suffix}" for number in numbers]
 
 
 def _outputs(saved: tuple[EngineFile, ...]) -> list[EngineFile]:

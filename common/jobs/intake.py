@@ -10,36 +10,32 @@ import asyncio
 import hashlib
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from common.errors import (
     InvalidInput,
     QueueFull,
     ShuttingDown,
-    UnknownLora,
-    UnsupportedMediaType,
 )
 from common.inputs.fetch import fetch
-from common.inputs.image import decode
-from common.inputs.source import Inline, UploadId, Url, parse
+from common.inputs.media import KINDS, decode
+from common.inputs.source import Inline, Source, UploadId, Url, parse
 from common.job import Job
 from common.jobs.dispatcher import Dispatcher
 from common.jobs.files import Files
 from common.jobs.ledger import Ledger, now
 from common.jobs.store import Accepted, Key, Store, Upload
-from common.request import Request
-from common.workflow import Workflow
+from common.jobs.volume import Choices, check_weights, with_loras
+from common.request import MediaFacts, Request, as_said
+from common.service import Service
 
 # Stands for a file while the other fields are checked; never stored.
 PLACEHOLDER = str(uuid.UUID(int=0))
 
 # A picture of 16 megapixels takes 50 MB while it is decoded.
 DECODERS = 2
-
-LORA_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -65,9 +61,7 @@ class Intake:
 
     def __init__(
         self,
-        request: type[Request],
-        workflow: Workflow,
-        service: str,
+        service: Service,
         *,
         ledger: Ledger,
         store: Store,
@@ -76,11 +70,10 @@ class Intake:
         engine_kind: str,
         queue_limit: int,
         limits: FetchLimits,
-        loras: Callable[[], Awaitable[tuple[str, ...] | None]],
+        choices: Choices,
     ) -> None:
-        self._request = request
-        self._workflow = workflow
         self._service = service
+        self._request = service.request
         self._ledger = ledger
         self._store = store
         self._files = files
@@ -88,7 +81,7 @@ class Intake:
         self._engine_kind = engine_kind
         self._queue_limit = queue_limit
         self._limits = limits
-        self._loras = loras
+        self._choices = choices
         self._reserved = 0
         self._decoding = asyncio.Semaphore(DECODERS)
 
@@ -104,8 +97,13 @@ class Intake:
             key = Key(sent.key, fingerprint(sent))
             if earlier := await self._store.by_key(sent.owner, key):
                 return self._ledger.current(earlier)
-        request = self._checked(sent)
-        request = await self._with_loras(request)
+        sent, said = self._own(sent)
+        with as_said(said):
+            return await self._submitted(sent, key)
+
+    async def _submitted(self, sent: Submission, key: Key | None) -> Job:
+        request = await with_loras(self._checked(sent), self._choices)
+        await check_weights(self._service, request, self._choices)
         self._check_room()
         self._reserved += 1
         try:
@@ -118,19 +116,48 @@ class Intake:
         finally:
             self._reserved -= 1
 
+    async def checked(self, sent: Submission) -> Request:
+        """
+        Check a request as `submit` does, and keep nothing.
+
+        No file is fetched or looked at, and those it must have may be left out.
+        """
+        sent, said = self._own(sent)
+        with as_said(said):
+            return await self._fit_to_run(sent)
+
+    async def _fit_to_run(self, sent: Submission) -> Request:
+        absent = {
+            name: PLACEHOLDER
+            for name in self._request.media_fields()
+            if self._request.model_fields[name].is_required()
+            and name not in {*sent.fields, *sent.files}
+        }
+        full = replace(sent, fields={**absent, **sent.fields})
+        request = await with_loras(self._checked(full), self._choices)
+        for name in self._request.media_fields():
+            value = sent.fields.get(name)
+            if isinstance(value, str):
+                match self._source(value, name):
+                    case UploadId(id=upload_id):
+                        await self._uploaded(upload_id, name, sent.owner)
+        return request
+
     async def retry(self, job: Job, owner: str) -> Job:
         """Accept a job's request once more; its inputs are linked from the job."""
         self._check_open()
         self._check_room()
         request = self._request.accept(job.request)
+        await check_weights(self._service, request, self._choices)
         return await self._commit(str(uuid.uuid4()), request, owner, earlier=job.id)
 
     async def upload(self, data: bytes, owner: str) -> Upload:
-        """Check and store a picture for later requests."""
+        """Check and store a file for later requests, of a kind that they take."""
         if self._dispatcher.draining:
             raise ShuttingDown("the service is stopping", retry_after_s=30)
-        upload, png = await self._picture(data, "file")
-        await asyncio.to_thread(self._files.store_upload, upload.id, png)
+        kinds = {media.kind for media in self._request.media_fields().values()}
+        upload, ours = await self._decoded(data, "file", kinds)
+        await asyncio.to_thread(self._files.store_upload, upload.id, ours)
         try:
             await self._store.add_upload(upload, owner)
         except BaseException:
@@ -151,6 +178,12 @@ class Intake:
                 f"{waiting} jobs wait already; send it again later", retry_after_s=15
             )
 
+    def _own(self, sent: Submission) -> tuple[Submission, dict[str, str]]:
+        """Return what was sent under the fields' own names, and the aliases used."""
+        fields, said = self._request.by_name(sent.fields)
+        files, more = self._request.by_name(sent.files)
+        return replace(sent, fields=fields, files=files), said | more
+
     def _checked(self, sent: Submission) -> Request:
         """Check all fields before anything is fetched or decoded."""
         media = self._request.media_fields()
@@ -161,21 +194,9 @@ class Intake:
                 raise InvalidInput.of(name, "is given twice", "send one of them")
         for name in media:
             if isinstance(value := sent.fields.get(name), str):
-                parse(value, field=name)
+                self._source(value, name)
         stand_ins = dict.fromkeys(sent.files, PLACEHOLDER)
         return self._request.accept({**sent.fields, **stand_ins})
-
-    async def _with_loras(self, request: Request) -> Request:
-        """Replace each LoRA's name by the file's, as the engine lists it."""
-        wanted = getattr(request, "loras", [])
-        if not wanted:
-            return request
-        installed = await self._loras()
-        found = [
-            lora.model_copy(update={"name": lookup(lora.name, installed, index)})
-            for index, lora in enumerate(wanted)
-        ]
-        return request.model_copy(update={"loras": found})
 
     # ---- files
 
@@ -184,6 +205,7 @@ class Intake:
     ) -> Job:
         uploads: list[Upload] = []
         ids: dict[str, str] = {}
+        facts: dict[str, MediaFacts] = {}
         try:
             for name in request.media_fields():
                 value = sent.files.get(name) or sent.fields.get(name)
@@ -191,9 +213,10 @@ class Intake:
                     continue
                 upload, own = await self._resolve(value, name, sent.owner)
                 ids[name] = upload.id
+                facts[name] = MediaFacts(upload.width, upload.height, upload.duration_s)
                 if own:
                     uploads.append(upload)
-            request = request.model_copy(update=ids)
+            request = request.model_copy(update=ids).fitted(facts)
             return await self._commit(
                 job_id, request, sent.owner, key=key, uploads=tuple(uploads)
             )
@@ -209,14 +232,9 @@ class Intake:
         if isinstance(value, bytes):
             data = value
         else:
-            match parse(str(value), field=field):
+            match self._source(str(value), field):
                 case UploadId(id=upload_id):
-                    upload = await self._store.upload(upload_id, owner)
-                    if upload is None:
-                        raise InvalidInput.of(
-                            field, "there is no such upload", "POST /uploads it again"
-                        )
-                    return upload, False
+                    return await self._uploaded(upload_id, field, owner), False
                 case Url(url=url):
                     data = await fetch(
                         url,
@@ -226,25 +244,44 @@ class Intake:
                     )
                 case Inline(data=inline):
                     data = inline
-        upload, png = await self._picture(data, field)
-        await asyncio.to_thread(self._files.store_upload, upload.id, png)
+        upload, ours = await self._decoded(data, field, {self._kind(field)})
+        await asyncio.to_thread(self._files.store_upload, upload.id, ours)
         return upload, True
 
-    async def _picture(self, data: bytes, field: str) -> tuple[Upload, bytes]:
+    async def _uploaded(self, upload_id: str, field: str, owner: str) -> Upload:
+        upload = await self._store.upload(upload_id, owner)
+        if upload is None:
+            raise InvalidInput.of(
+                field, "there is no such upload", "POST /uploads it again"
+            )
+        if upload.kind != (kind := self._kind(field)):
+            raise InvalidInput.of(
+                field, f"is an upload of another kind: {upload.kind}", f"send {kind}"
+            )
+        return upload
+
+    def _kind(self, field: str) -> str:
+        return self._request.media_fields()[field].kind
+
+    def _source(self, value: str, field: str) -> Source:
+        return parse(value, field=field, types=KINDS[self._kind(field)].types)
+
+    async def _decoded(
+        self, data: bytes, field: str, kinds: Collection[str]
+    ) -> tuple[Upload, bytes]:
         """Decode and encode anew, so that ComfyUI only ever sees our bytes."""
-        if not data:
-            raise UnsupportedMediaType(f"{field}: the file is empty")
         async with self._decoding:
-            picture = await asyncio.to_thread(decode, data, field=field)
+            found = await asyncio.to_thread(decode, data, field, kinds)
         upload = Upload(
             id=str(uuid.uuid4()),
-            kind="image",
-            content_type="image/png",
-            size_bytes=len(picture.data),
-            width=picture.width,
-            height=picture.height,
+            kind=found.kind,
+            content_type=found.content_type,
+            size_bytes=len(found.data),
+            width=found.width,
+            height=found.height,
+            duration_s=found.duration_s,
         )
-        return upload, picture.data
+        return upload, found.data
 
     async def _commit(
         self,
@@ -265,13 +302,13 @@ class Intake:
                 raise InvalidInput.of(file.field, "the file is gone", "send it again")
         job = Job(
             id=job_id,
-            service=self._service,
+            service=self._service.name,
             engine=self._engine_kind,
             request=request.model_dump(mode="json"),
             created_at=now(),
             priority=getattr(request, "priority", 3),
         )
-        patched = request.apply(self._workflow)
+        patched = self._service.apply(request)
         accepted = Accepted(job, patched, media, owner, key, uploads)
         stored = await self._ledger.add(accepted)
         if stored.id != job_id:  # another request with this key was faster
@@ -288,30 +325,3 @@ def fingerprint(sent: Submission) -> str:
         fields[name] = {"sha256": hashlib.sha256(data).hexdigest()}
     text = json.dumps(fields, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def lookup(name: str, installed: tuple[str, ...] | None, index: int) -> str:
-    """
-    Return the one installed file that `name` means, with or without its suffix.
-
-    Only safetensors: the other kinds that ComfyUI lists run code when they are loaded.
-    While no engine answers (None), the name is ComfyUI's to judge.
-
-    Raises:
-        UnknownLora: none; the hint lists near names.
-    """
-    stem = name.removesuffix(LORA_SUFFIX)
-    if installed is None:
-        return stem + LORA_SUFFIX
-    by_stem = {
-        file.removesuffix(LORA_SUFFIX).replace("\\", "/").lower(): file
-        for file in installed
-        if file.endswith(LORA_SUFFIX)
-    }
-    stem = stem.replace("\\", "/").lower()
-    if stem in by_stem:
-        return by_stem[stem]
-    near = get_close_matches(stem, by_stem, n=3, cutoff=0.5)
-    names = [by_stem[one] for one in near] or installed[:10]
-    hint = ("did you mean " if near else "installed: ") + ", ".join(names)
-    raise UnknownLora.of(f"loras.{index}.name", "no such LoRA is installed", hint)

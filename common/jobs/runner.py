@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from common.comfy import (
     Absent,
     Comfy,
+    EngineInfo,
     EngineUnreachable,
     Finished,
     Follower,
@@ -28,7 +30,9 @@ from common.comfy import (
     failure,
 )
 from common.events import Ended, EngineFile, Event, Executed, Preview, Succeeded
+from common.inputs.media import KINDS
 from common.job import Job, JobError, Started
+from common.jobs.estimator import device_name
 from common.jobs.files import Files
 from common.jobs.ledger import Ledger, now
 from common.jobs.limits import Limits
@@ -91,11 +95,13 @@ class Runner:
         limits: Limits,
         request: type[Request],
         output_title: str,
+        oom_hint: Callable[[Job, EngineInfo | None], str | None],
     ) -> None:
         self._ledger = ledger
         self._files = files
         self.limits = limits
         self._output_title = output_title
+        self._oom_hint = oom_hint
         self._fields = {(p.title, p.input): name for name, p in request.patches()}
         self._runs: dict[str, Run] = {}
 
@@ -165,7 +171,8 @@ class Runner:
         return None
 
     async def _start(self, run: Run) -> None:
-        if await self._ledger.insist(run.job.id, Started(now())) is None:
+        started = Started(now(), device_name(run.engine.info))
+        if await self._ledger.insist(run.job.id, started) is None:
             run.cancel_asked = time.monotonic()  # canceled in this very moment
 
     async def _hand_over(self, run: Run) -> dict[str, object]:
@@ -174,7 +181,7 @@ class Runner:
         for file in media:
             name = await run.engine.upload(
                 self._files.input(run.job.id, file.upload_id),
-                f"{file.upload_id}.png",
+                f"{file.upload_id}{KINDS[file.kind].suffix}",
                 "wan",
             )
             run.workflow.patch(file.title, file.input, name)
@@ -270,10 +277,13 @@ class Runner:
                 return Stopped()
         assert history.error is not None
         found = failure(history.error, hide=_texts(run.job))
+        hint: str | None = found.hint
+        if found.code == "out_of_memory":
+            hint = self._oom_hint(run.job, run.engine.info) or hint
         error = JobError(
             found.code,
             found.message,
-            found.hint,
+            hint,
             node=run.meter.titles.get(history.error.node_id),
             retryable=found.retryable,
         )

@@ -257,6 +257,16 @@ class Store:
         loaded = tuple(document.load(row["document"]) for row in found[:limit])
         return Page(loaded, more)
 
+    async def newest(self, status: Status, limit: int) -> list[Job]:
+        """Return the newest jobs of everybody that have this status."""
+        query = (
+            select(jobs.c.document)
+            .where(jobs.c.status == status.value)
+            .order_by(jobs.c.seq.desc())
+            .limit(limit)
+        )
+        return [document.load(row["document"]) for row in await self._rows(query)]
+
     async def open_jobs(self) -> list[tuple[str, Job]]:
         """Return (owner, job) of each job that is not over, oldest first."""
         final = [status.value for status in TERMINAL]

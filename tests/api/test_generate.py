@@ -110,10 +110,10 @@ async def test_what_is_refused_is_named(live, given, field):
 async def test_a_lora_is_looked_up_among_those_installed(live, monkeypatch):
     """By its name in any case; pickles are not offered, since loading runs them."""
 
-    async def listed():
+    async def listed(class_type, input_):
         return ("styles\\Ink Wash.safetensors", "evil.pt")
 
-    monkeypatch.setattr(live.runtime.intake, "_loras", listed)
+    monkeypatch.setattr(live.runtime.intake, "_choices", listed)
     job = await live.job(loras=[{"name": "styles/ink wash"}])
     status, body = await live.submit(loras=[{"name": "evil.pt"}])
     near = (await live.submit(loras=[{"name": "styles/ink-wash"}]))[1]

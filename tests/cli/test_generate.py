@@ -15,7 +15,7 @@ TINY = ("--width", 256, "--height", 256, "--frames", 5, "--steps", 2, "--seed", 
 
 def test_a_clip_is_made_and_saved_here(wan, service):
     """Without --out the clip lies here, under a name that says whose it is."""
-    said = wan("generate", "fast", "a fox", *TINY, "--url", service.url)
+    said = wan("generate", "fastwan2.2-5b-n", "a fox", *TINY, "--url", service.url)
 
     assert said.code == 0, said.err
     path = Path(said.out.strip())
@@ -49,7 +49,16 @@ def test_options_reach_the_service(wan, service, tmp_path):
 
 def test_out_may_be_a_folder(wan, service, tmp_path):
     """In a folder the clip has a name of its own."""
-    said = wan("generate", "fast", "a", *TINY, "--out", tmp_path, "--url", service.url)
+    said = wan(
+        "generate",
+        "fastwan2.2-5b-n",
+        "a",
+        *TINY,
+        "--out",
+        tmp_path,
+        "--url",
+        service.url,
+    )
 
     assert Path(said.out.strip()).parent == tmp_path
     assert len(list(tmp_path.glob("*.mp4"))) == 1
@@ -67,7 +76,7 @@ def test_out_may_be_a_folder(wan, service, tmp_path):
 )
 def test_a_refusal_names_field_and_cure(wan, service, options, words):
     """What the service refuses is said as `field: message (hint)`."""
-    said = wan("generate", "fast", "a fox", *options, "--url", service.url)
+    said = wan("generate", "fastwan2.2-5b-n", "a fox", *options, "--url", service.url)
 
     assert said.code == 1
     assert words in said.err
@@ -78,11 +87,14 @@ def test_a_refusal_names_field_and_cure(wan, service, options, words):
     ("arguments", "words"),
     [
         (("nix", "a fox"), "is not a service: "),
-        (("fast",), "Missing argument"),
-        (("fast", "a fox", "--steps", "many"), "--steps"),
-        (("fast", "a fox", "--nix", "1"), "No such option"),
-        (("fast", "a fox", "--image", "nix.png"), "there is no file nix.png"),
-        (("fast", "a fox", "--lora", "x:y"), "is no number"),
+        (("fastwan2.2-5b-n",), "Missing argument"),
+        (("fastwan2.2-5b-n", "a fox", "--steps", "many"), "--steps"),
+        (("fastwan2.2-5b-n", "a fox", "--nix", "1"), "No such option"),
+        (
+            ("fastwan2.2-5b-n", "a fox", "--image", "nix.png"),
+            "there is no file nix.png",
+        ),
+        (("fastwan2.2-5b-n", "a fox", "--lora", "x:y"), "is no number"),
     ],
     ids=["service", "no prompt", "no number", "no option", "no file", "no strength"],
 )
@@ -98,7 +110,7 @@ def test_a_failed_job_says_what_to_do(wan, service):
     """The job's own message and hint, and code 1."""
     service.fault(oom_at_node="KSampler")
     try:
-        said = wan("generate", "fast", "a fox", *TINY, "--url", service.url)
+        said = wan("generate", "fastwan2.2-5b-n", "a fox", *TINY, "--url", service.url)
     finally:
         service.fault(reset=True)
 
@@ -111,7 +123,7 @@ def test_nobody_listens(wan):
     """Where no service answers, the way to start one is said."""
     url = f"http://127.0.0.1:{next_free('127.0.0.1', 0)}"
 
-    said = wan("generate", "fast", "a fox", "--url", url)
+    said = wan("generate", "fastwan2.2-5b-n", "a fox", "--url", url)
 
     assert said.code == 4
     assert f"no service answers at {url}" in said.err
@@ -120,7 +132,7 @@ def test_nobody_listens(wan):
 
 def test_an_engine_is_no_service(wan, service):
     """Another server at the address is not taken for a service."""
-    said = wan("generate", "fast", "a fox", "--url", service.engine_url)
+    said = wan("generate", "fastwan2.2-5b-n", "a fox", "--url", service.engine_url)
 
     assert said.code != 0
     assert "Traceback" not in said.err
@@ -128,7 +140,7 @@ def test_an_engine_is_no_service(wan, service):
 
 def test_help_lists_the_fields(wan):
     """The help of a service is made of its request."""
-    said = wan("generate", "fast", "--help")
+    said = wan("generate", "fastwan2.2-5b-n", "--help")
 
     assert said.code == 0
     for word in (

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 from common.cli.options import explain, flag, parameters, values
 from common.cli.screen import Stop
 from common.request import Media, Request
-from common.service import folders, load
+from common.service import find, folders, load
 
 UPLOAD = "11111111-2222-3333-4444-555555555555"
 
@@ -75,6 +75,13 @@ def test_a_field_is_an_option_and_the_prompt_is_not():
     assert flag("adapters", many=True) == "--adapter"
 
 
+def test_a_switch_can_be_turned_off():
+    """What is on by default needs a way to say no."""
+    [loop] = [one for one in parameters(Sample) if one.name == "loop"]
+
+    assert loop.annotation.__metadata__[0].default == "--loop/--no-loop"
+
+
 @pytest.mark.parametrize("folder", folders(), ids=lambda folder: folder.name)
 def test_every_service_has_options(folder):
     """Each service's request can be told on the command line, and each is explained."""
@@ -129,3 +136,12 @@ def test_a_strength_is_a_number():
         values(Sample, {"adapters": ["fog:much"]}, FakeClient())
 
     assert caught.value.hint == "write --adapter NAME or --adapter NAME:0.8"
+
+
+def test_the_help_of_a_recording_says_so():
+    """A file option names the files that its field takes."""
+    schema = load(find("infinite-talk-v1")).request.model_json_schema()
+
+    said = explain(schema["properties"]["audio"], file=True)
+
+    assert said.startswith("A WAV, MP3, M4A, Opus or Ogg file")

@@ -17,7 +17,7 @@ def test_a_taken_port_that_was_asked_for(wan):
     """It is refused with code 3 and the name of who holds it."""
     with listen(HERE, 0, only=True) as taken:
         port = taken.getsockname()[1]
-        said = wan("serve", "fast", "--port", port)
+        said = wan("serve", "fastwan2.2-5b-n", "--port", port)
 
     assert said.code == 3
     assert f"port {port} is taken" in said.err
@@ -42,7 +42,7 @@ def test_settings_that_cannot_be(wan, monkeypatch, variables, arguments, words):
     if "WAN_PORT" not in variables:
         arguments = (*arguments, "--port", 0)
 
-    said = wan("serve", "fast", *arguments)
+    said = wan("serve", "fastwan2.2-5b-n", *arguments)
 
     assert said.code == 2
     assert words in said.err
@@ -51,7 +51,7 @@ def test_settings_that_cannot_be(wan, monkeypatch, variables, arguments, words):
 
 def test_a_data_folder_in_use(wan, service):
     """Two services never share a data folder."""
-    said = wan("serve", "fast", "--port", 0, "--data", service.runtime.data)
+    said = wan("serve", "fastwan2.2-5b-n", "--port", 0, "--data", service.runtime.data)
 
     assert said.code == 2
     assert "another process serves from" in said.err
@@ -61,7 +61,7 @@ def test_a_data_folder_that_is_a_file(wan, tmp_path):
     """What cannot hold the data is said before anything starts."""
     (tmp_path / "file").touch()
 
-    said = wan("serve", "fast", "--port", 0, "--data", tmp_path / "file")
+    said = wan("serve", "fastwan2.2-5b-n", "--port", 0, "--data", tmp_path / "file")
 
     assert said.code == 2
     assert "choose another folder with --data" in said.err
@@ -91,7 +91,16 @@ def test_serve_says_where_and_ends_cleanly(command, tmp_path):
     """It serves at the address it says, and Ctrl-C ends it with code 0."""
     port = next_free(HERE, 0)
     process = command(
-        *("serve", "fast", "--speed", 0, "--port", port, "--data", tmp_path / "d")
+        *(
+            "serve",
+            "fastwan2.2-5b-n",
+            "--speed",
+            0,
+            "--port",
+            port,
+            "--data",
+            tmp_path / "d",
+        )
     )
 
     for line in process.stderr:

@@ -35,10 +35,7 @@ async def runs(live):
         made = await live.finished((await live.job(seed=seed))["id"])
         jobs.append(await runtime.ledger.get(made["id"], ""))
     expected = runtime.service.request.expected
-    collector = Collector(
-        runtime.files,
-        lambda source, folder, job: publish(source, folder, expected(job.request)),
-    )
+    collector = Collector(runtime.files, publish, lambda job: expected(job.request))
     return (
         live,
         comfy,

@@ -13,6 +13,7 @@ from common.request import MediaInput
 from common.workflow import Workflow
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+LATE = JobError("timeout", "late")
 GRAPH = Workflow({"1": {"class_type": "Any", "inputs": {"text": "狐"}}})
 
 
@@ -76,12 +77,25 @@ async def test_an_older_state_never_overwrites_a_newer_one(store):
     one = accepted()
     await store.add(one)
     started = one.job.after(Started(AT))
-    failed = started.after(Failed(JobError("timeout", "late"), AT))
+    failed = started.after(Failed(LATE, AT))
 
     await store.save(failed)
     await store.save(started)
 
     assert await store.get(one.job.id) == failed
+
+
+async def test_the_newest_of_a_status_come_first(store):
+    """Everybody's, so that an estimate has runs to go by; and no more than asked."""
+    jobs = [await store.add(accepted(owner)) for owner in "abcd"]
+    for job in jobs[:3]:
+        await store.save(job.after(Started(AT, "card")).after(Failed(LATE, AT)))
+
+    newest = await store.newest(Status.FAILED, 2)
+
+    assert [job.id for job in newest] == [jobs[2].id, jobs[1].id]
+    assert newest[0].device == "card"
+    assert await store.newest(Status.SUCCEEDED, 2) == []
 
 
 async def test_the_same_key_gives_the_same_job(store):

@@ -6,16 +6,18 @@ A class that is not in this table is not in /object_info and is refused as unkno
 
 from __future__ import annotations
 
-from common.engine.nodes import images, latents, loaders, sampling, video
+from common.engine.nodes import audio, edit, images, latents, loaders, sampling, video
 from common.engine.run import Nodes
 
 NODES = Nodes(
     functions={
         **loaders.NODES,
+        **audio.NODES,
+        **edit.NODES,
         **images.NODES,
         **latents.NODES,
         **sampling.NODES,
         **video.NODES,
     },
-    stamps={**images.STAMPS},
+    stamps={**audio.STAMPS, **images.STAMPS},
 )

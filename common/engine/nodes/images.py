@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,13 @@ def load_image(run: Run, image: str) -> tuple[Any, ...]:
 
 
 def stamp_image(settings: EngineSettings, inputs: Mapping[str, Any]) -> str:
-    """Return the hash of a picture's bytes, so that a new file is no cached one."""
-    path = files.named_file(settings, str(inputs.get("image", "")))
+    """Return the hash of a picture's bytes."""
+    return stamp_file(settings, inputs.get("image", ""))
+
+
+def stamp_file(settings: EngineSettings, name: object) -> str:
+    """Return the hash of a file's bytes, so that a new file is no cached one."""
+    path = files.named_file(settings, str(name))
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
@@ -83,6 +89,70 @@ def scale(
     return (_Scaled(image, width, height, method, crop == "center"),)
 
 
+def to_mask(run: Run, image: Frames, channel: str) -> tuple[Any, ...]:
+    """Return one colour of a picture as a mask; there is no transparency here."""
+    pixels = next(iter(image))
+    colour = ("red", "green", "blue").index(channel) if channel != "alpha" else None
+    return (
+        np.full(pixels.shape[:2], 255, np.uint8)
+        if colour is None
+        else pixels[..., colour],
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some of the frames of another film."""
+
+    source: Frames
+    start: int
+    count: int
+
+    @property
+    def width(self) -> int:
+        return self.source.width
+
+    @property
+    def height(self) -> int:
+        return self.source.height
+
+    def __iter__(self) -> Iterator[Pixels]:
+        return islice(self.source, self.start, self.start + self.count)
+
+
+def part(run: Run, image: Frames, batch_index: int, length: int) -> tuple[Any, ...]:
+    """Take some frames out of a film, as far as there are any."""
+    start = min(image.count - 1, batch_index)
+    return (_Part(image, start, min(image.count - start, length)),)
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """Films of one size, one after the other."""
+
+    parts: tuple[Frames, ...]
+
+    @property
+    def width(self) -> int:
+        return self.parts[0].width
+
+    @property
+    def height(self) -> int:
+        return self.parts[0].height
+
+    @property
+    def count(self) -> int:
+        return sum(one.count for one in self.parts)
+
+    def __iter__(self) -> Iterator[Pixels]:
+        return chain.from_iterable(self.parts)
+
+
+def join(run: Run, **images: Frames) -> tuple[Any, ...]:
+    """Put films of one size one after the other."""
+    return (_Joined(tuple(images.values())),)
+
+
 def _save(run: Run, images: Frames, kind: str, prefix: str) -> Shown:
     target = files.next_file(run.settings, kind, prefix, ".png")
     saved = []
@@ -107,6 +177,9 @@ def preview_image(run: Run, images: Frames) -> Shown:
 NODES: dict[str, Node] = {
     "LoadImage": load_image,
     "ImageScale": scale,
+    "ImageToMask": to_mask,
+    "ImageFromBatch": part,
+    "BatchImagesNode": join,
     "VAEDecode": decode,
     "VAEDecodeTiled": decode,
     "SaveImage": save_image,

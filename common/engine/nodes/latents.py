@@ -12,7 +12,7 @@ from common.engine.values import Conditioning, Frames, Guides, Latent, Vae
 CELL_21, CELL_22 = 8, 16
 
 
-def _empty(width: int, height: int, length: int, cell: int) -> Latent:
+def empty(width: int, height: int, length: int, cell: int) -> Latent:
     """Round a size down to what the VAE can decode: whole cells, 4n + 1 frames."""
     frames = (length - 1) // 4 * 4 + 1
     return Latent(width // cell * cell, height // cell * cell, frames)
@@ -36,8 +36,15 @@ def wan22_image_to_video(
     start_image: Frames | None = None,
 ) -> tuple[Any, ...]:
     """Return the latent of the 5B model, which holds the start image itself."""
-    latent = _empty(width, height, length, CELL_22)
+    latent = empty(width, height, length, CELL_22)
     return (replace(latent, guides=_guides(start_image)),)
+
+
+def empty_latent(
+    run: Run, width: int, height: int, length: int, batch_size: int
+) -> tuple[Any, ...]:
+    """Return the latent of the 14B models for text-to-video."""
+    return (empty(width, height, length, CELL_21),)
 
 
 def wan_image_to_video(
@@ -55,11 +62,12 @@ def wan_image_to_video(
 ) -> tuple[Any, ...]:
     """Return the 14B models' conditioning, which holds the pictures, and the latent."""
     guides = _guides(start_image, end_image)
-    latent = _empty(width, height, length, CELL_21)
+    latent = empty(width, height, length, CELL_21)
     return (replace(positive, guides=guides), replace(negative, guides=guides), latent)
 
 
 NODES: dict[str, Node] = {
+    "EmptyHunyuanLatentVideo": empty_latent,
     "Wan22ImageToVideoLatent": wan22_image_to_video,
     "WanImageToVideo": wan_image_to_video,
     "WanFirstLastFrameToVideo": wan_image_to_video,

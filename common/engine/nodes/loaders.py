@@ -15,7 +15,7 @@ LOAD_S = 0.3
 HEADER_LIMIT = 100_000_000
 
 
-def _load(run: Run, folder: str, name: str) -> None:
+def load_file(run: Run, folder: str, name: str) -> None:
     """
     Take the time of loading a file, and look at its header if it is really there.
 
@@ -43,7 +43,7 @@ def _load(run: Run, folder: str, name: str) -> None:
 
 def load_unet(run: Run, unet_name: str, weight_dtype: str) -> tuple[Any, ...]:
     """Load a diffusion model."""
-    _load(run, "diffusion_models", unet_name)
+    load_file(run, "diffusion_models", unet_name)
     return (Model(unet_name, (weight_dtype,)),)
 
 
@@ -54,14 +54,14 @@ def load_clip(
     device: str = "default",
 ) -> tuple[Any, ...]:
     """Load a text encoder."""
-    _load(run, "text_encoders", clip_name)
+    load_file(run, "text_encoders", clip_name)
     return (TextEncoder(clip_name),)
 
 
 def load_vae(run: Run, vae_name: str) -> tuple[Any, ...]:
     """Load a VAE."""
     if vae_name != "pixel_space":
-        _load(run, "vae", vae_name)
+        load_file(run, "vae", vae_name)
     return (Vae(vae_name),)
 
 
@@ -71,7 +71,7 @@ def load_lora(
     """Put a LoRA on a model; strength 0 is none at all, as in ComfyUI."""
     if strength_model == 0:
         return (model,)
-    _load(run, "loras", lora_name)
+    load_file(run, "loras", lora_name)
     return (model.changed(f"{lora_name}:{strength_model}"),)
 
 

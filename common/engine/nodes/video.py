@@ -10,12 +10,14 @@ from typing import Any
 from common.engine import files
 from common.engine.encode import write_mp4
 from common.engine.run import Node, Run, Shown
-from common.engine.values import Frames, Pixels, Video
+from common.engine.values import Frames, Pixels, Sound, Video
 
 
-def create_video(run: Run, images: Frames, fps: float) -> tuple[Any, ...]:
-    """Give frames a rate, exact to a thousandth."""
-    return (Video(images, Fraction(round(fps * 1000), 1000)),)
+def create_video(
+    run: Run, images: Frames, fps: float, audio: Sound | None = None
+) -> tuple[Any, ...]:
+    """Give frames a rate, exact to a thousandth, and perhaps a sound."""
+    return (Video(images, Fraction(round(fps * 1000), 1000), audio),)
 
 
 def save_video(

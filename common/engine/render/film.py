@@ -14,6 +14,7 @@ from common.engine.render.mark import mark
 from common.engine.render.motion import Motion
 from common.engine.render.noise import smooth
 from common.engine.render.scene import Scene, scene
+from common.engine.render.talk import Talk
 from common.engine.values import Pixels, Recipe
 
 #: Frames per second that motion is timed for; the real rate is chosen after painting.
@@ -86,8 +87,23 @@ class Film:
         size = (self.width, self.height)
         return Motion(pixels, recipe.prompt, recipe.seed, recipe.flavour, size)
 
+    @cached_property
+    def _talk(self) -> Talk | None:
+        guides = self._recipe.guides
+        if guides.start is None or guides.speaking is None:
+            return None
+        return Talk(guides.start, guides.speaking, (self.width, self.height))
+
+    @property
+    def began(self) -> int:
+        """Frames of the film before this window of it."""
+        speaking = self._recipe.guides.speaking
+        return speaking.began if speaking else 0
+
     def _frame(self, index: int) -> Image.Image:
         """Paint one frame: from the start to the end picture, where there are any."""
+        if self._talk is not None:
+            return self._talk.at(index)
         t, last = index / PACE, (self.count - 1) / PACE
         begin = self._start.at(t) if self._start else None
         if self._end is None:

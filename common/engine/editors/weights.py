@@ -1,0 +1,103 @@
+"""Which weights of Qwen image edit suit a card, where they lie, and what they leave."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Literal
+
+from common.engine.editors import EditorMissing
+
+Precision = Literal["int4", "fp4"]
+Offload = Literal["none", "model", "layers"]
+
+#: The pipeline without its transformer: text encoder, VAE, tokenizer, processor.
+PIPELINE = "Qwen-Image-Edit-2509"
+
+# Compute capabilities. Source: `get_precision` and `check_hardware_compatibility` in
+# nunchaku 1.2's utils.py, which takes no others: data-centre Hopper (9.0) and Blackwell
+# (10.0) are not among them.
+_INT4 = {(7, 5), (8, 0), (8, 6), (8, 9)}
+_FP4 = {(12, 0), (12, 1)}
+
+# The transformer has 12.7 (int4) or 13.1 GB (fp4), the text encoder some 16.6 in bf16,
+# the VAE 0.25; a picture of a megapixel takes a few more.
+_ALL_GB = 40.0
+# Below, nunchaku's own example moves the transformer layer by layer. Source:
+# examples/v1/qwen-image-edit-2509-lightning.py.
+_MODEL_GB = 18.0
+
+
+def precision(capability: tuple[int, int]) -> Precision:
+    """
+    Return the 4-bit format of a card, by its CUDA compute capability.
+
+    Raises:
+        EditorMissing: nunchaku has no kernels for it.
+    """
+    if capability in _FP4:
+        return "fp4"
+    if capability in _INT4:
+        return "int4"
+    major, minor = capability
+    raise EditorMissing(
+        f"nunchaku has no 4-bit kernels for a card of compute capability"
+        f" {major}.{minor}; use an RTX 20, 30, 40 or 50, an A100 or an L4, L40 or A10"
+    )
+
+
+def offload(free_gb: float) -> Offload:
+    """
+    Return what leaves the card while it is not in use, by the free memory in GB.
+
+    "model": the text encoder, the transformer and the VAE take turns. "layers": the
+    transformer's blocks do, too, which fits 4 GB and is slower.
+    """
+    if free_gb >= _ALL_GB:
+        return "none"
+    return "model" if free_gb > _MODEL_GB else "layers"
+
+
+def transformer_file(kind: Precision) -> str:
+    """Return the transformer's file: rank 128, distilled to 8 steps."""
+    return f"svdq-{kind}_r128-qwen-image-edit-2509-lightningv2.0-8steps.safetensors"
+
+
+def obstacle(models: Path) -> str | None:
+    """
+    Return what keeps the model from running on this machine, if anything does.
+
+    Cheap: torch is looked for and not imported, so that no memory of the card is taken.
+    """
+    try:
+        kind = precision(_capability())
+    except EditorMissing as error:
+        return str(error)
+    if missing := absent(models, kind):
+        return f"{models} has no {' and no '.join(missing)}"
+    for name in ("torch", "diffusers", "nunchaku"):
+        if importlib.util.find_spec(name) is None:
+            return f"{name} is not installed; README.md says how"
+    return None
+
+
+def _capability() -> tuple[int, int]:
+    """Return the compute capability of the first card."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            card = pynvml.nvmlDeviceGetHandleByIndex(0)
+            major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(card)
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        raise EditorMissing("this machine has no NVIDIA card with a driver") from error
+    return int(major), int(minor)
+
+
+def absent(models: Path, kind: Precision) -> list[str]:
+    """Return what of the weights is not in the folder, as paths below it."""
+    needed = [f"{PIPELINE}/model_index.json", transformer_file(kind)]
+    return [name for name in needed if not (models / name).is_file()]

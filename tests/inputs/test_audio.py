@@ -1,0 +1,171 @@
+import contextlib
+import io
+import struct
+import wave
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.errors import InvalidInput, PayloadTooLarge, UnsupportedMediaType
+from common.inputs import audio
+from common.inputs.audio import decode
+from tests.pictures import png
+from tests.sounds import FORMS, film, sound
+
+CANARY = "canary-8f3a"
+
+
+def box(name, body):
+    return struct.pack(">I4s", 8 + len(body), name) + body
+
+
+FTYP = box(b"ftyp", b"M4A \0\0\0\0")
+
+
+def fragment(run):
+    return box(b"moof", box(b"traf", box(b"trun", run)))
+
+
+def id3(size):
+    """A tag that says it is this long."""
+    head = bytes((size >> shift) & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3\x04\0\0" + head
+
+
+def many_ogg_streams():
+    page = b"OggS\0\2" + bytes(8) + b"%b" + bytes(8) + b"\1\0"
+    return b"".join(page % struct.pack("<I", n) for n in range(99))
+
+
+def opened(speech):
+    with wave.open(io.BytesIO(speech.data)) as file:
+        assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
+        assert file.getframerate() == 16_000
+        assert file.getnframes() == round(speech.duration_s * 16_000)
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_every_form_becomes_the_encoders_own(form, channels):
+    """WAV, 16 kHz, one channel, as long and as loud as it was."""
+    speech = decode(sound(form, 1.5, channels=channels))
+
+    heard = opened(speech)
+    assert speech.duration_s == pytest.approx(1.5, abs=0.05)
+    assert 0.6 < np.abs(heard).max() <= 1
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 96000])
+def test_every_usual_rate_is_taken(rate):
+    """Telephones, CDs and studios."""
+    assert decode(sound("wav", 1, rate=rate)).duration_s == pytest.approx(1, abs=0.01)
+
+
+def test_tags_stay_behind():
+    """Whatever a file says of itself is not handed on."""
+    sent = sound("mp3", 1, tags={"title": CANARY, "comment": CANARY * 99})
+
+    assert CANARY.encode() in sent
+    assert CANARY.encode() not in decode(sent).data
+
+
+def test_a_fragmented_recording_of_a_browser_is_taken():
+    """Safari's recorder writes such files."""
+    sent = sound("m4a", 1, movflags="frag_keyframe+empty_moov")
+
+    assert decode(sent).duration_s == pytest.approx(1, abs=0.1)
+
+
+def test_a_wav_from_a_pipe_has_no_size():
+    """Its header was written before its length was known."""
+    sent = sound("wav", 1)
+    at = sent.index(b"data") + 4
+    piped = sent[:at] + b"\xff\xff\xff\xff" + sent[at + 4 :]
+
+    assert decode(piped).duration_s == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "error", "message"),
+    [
+        (lambda: b"", UnsupportedMediaType, "is not a WAV"),
+        (lambda: png(), UnsupportedMediaType, "is not a WAV"),
+        (lambda: b"#EXTM3U\nhttp://127.0.0.1/", UnsupportedMediaType, "is not"),
+        (lambda: film(), UnsupportedMediaType, "is a video"),
+        (lambda: sound("wav")[:-5000], InvalidInput, "ends early"),
+        (lambda: sound("wav")[:30], InvalidInput, "has no samples"),
+        (lambda: sound("m4a")[:-500], InvalidInput, "damaged"),
+        (lambda: sound("ogg")[:-99], InvalidInput, "ends early"),
+        (lambda: sound("mp3")[:300], InvalidInput, "decoded|under"),
+        (lambda: sound("wav", 0.05), InvalidInput, "has under 0.2 seconds"),
+        (lambda: sound("wav", 1, rate=4000), InvalidInput, "4000 samples a second"),
+        (lambda: FTYP + box(b"moov", b""), InvalidInput, "decoded|recordings"),
+        (lambda: id3(2**28 - 1), InvalidInput, "ends early"),
+        (
+            lambda: FTYP + box(b"moov", box(b"cmov", b"x")),
+            InvalidInput,
+            "compressed index",
+        ),
+        (
+            lambda: FTYP + fragment(b"\0" * 4 + b"\xff" * 4),
+            InvalidInput,
+            "more pieces",
+        ),
+        (many_ogg_streams, InvalidInput, "streams"),
+    ],
+    ids=[
+        "empty", "image", "playlist", "video", "cut wav", "head of a wav", "cut m4a",
+        "cut ogg", "cut mp3", "too short", "odd rate", "empty index",
+        "only a tag", "compressed index", "bomb of samples", "many streams",
+    ],
+)  # fmt: skip
+def test_what_is_no_recording_is_refused(sent, error, message):
+    """By its content, with the field's name and what to send instead."""
+    with pytest.raises(error, match=message) as refused:
+        decode(sent(), field="audio_2")
+
+    assert refused.value.errors[0].field == "audio_2"
+    assert refused.value.errors[0].hint
+
+
+def test_a_file_over_the_limit_is_not_looked_at(monkeypatch):
+    """It is told by its length alone."""
+    monkeypatch.setattr(audio, "MAX_BYTES", 1 << 20)
+
+    with pytest.raises(PayloadTooLarge, match="over 1 MiB"):
+        decode(bytes((1 << 20) + 1))
+
+
+def test_a_bomb_is_put_down_where_the_limit_is_passed():
+    """Eleven minutes of silence in a small file are not decoded to their end."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="ogg") as out:
+        stream = out.add_stream("libopus", rate=48000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 48000), np.int16), "s16", "mono"
+        )
+        frame.sample_rate = 48000
+        for _ in range(660):
+            frame.pts = None
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+
+    assert len(file.getvalue()) < 2 << 20
+    with pytest.raises(InvalidInput, match="over 600 seconds"):
+        decode(file.getvalue())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(FORMS)), st.data())
+def test_no_damage_escapes(form, data):
+    """Bytes that were changed anywhere give a recording, or a refusal of ours."""
+    sent = bytearray(sound(form, 0.5))
+    for _ in range(data.draw(st.integers(1, 6))):
+        sent[data.draw(st.integers(0, len(sent) - 1))] = data.draw(st.integers(0, 255))
+
+    with contextlib.suppress(InvalidInput, UnsupportedMediaType):
+        opened(decode(bytes(sent)))

@@ -1,0 +1,156 @@
+"""Qwen image edit, end to end: its own routes, several pictures, bad ones."""
+
+import base64
+import io
+
+import aiohttp
+import pytest
+from PIL import Image
+
+from common.jobs.outcome import Done, Spoiled
+from common.runtime import Runtime
+from common.service import find, load
+from common.settings import BadSettings, Settings
+from tests.live import both, fastwan
+from tests.pictures import png
+
+
+@pytest.fixture
+async def live(tmp_path):
+    async with both(tmp_path, service=load(find("qwen-image-edit-nunchaku"))) as live:
+        yield live
+
+
+def encoded(picture=None, form="PNG", **options):
+    """Return a picture as it travels in JSON."""
+    if picture is None:
+        return base64.b64encode(png(96, 64)).decode()
+    file = io.BytesIO()
+    picture.save(file, form, **options)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+async def test_three_pictures_become_two(live):
+    """By multipart at /edit; each output is whole, marked by number and different."""
+    form = aiohttp.FormData()
+    for name in ("image", "image_2", "image_3"):
+        form.add_field(name, png(96, 64), filename="a.png", content_type="image/png")
+    for name, value in {"prompt": "winter", "count": 2, "steps": 2}.items():
+        form.add_field(name, str(value))
+    status, job = await live.post("/edit", data=form)
+    assert status == 202, job
+    done = await live.finished(job["id"])
+
+    assert done["status"] == "succeeded", done["error"]
+    assert [one["name"] for one in done["outputs"]] == ["image.png", "image-2.png"]
+    seen = set()
+    for output in done["outputs"]:
+        async with live.http.get(live.url + output["url"]) as answer:
+            data = await answer.read()
+        picture = Image.open(io.BytesIO(data))
+        assert picture.format == "PNG"
+        # 96×64 at about a megapixel, in multiples of 16.
+        assert picture.size == (1248, 832) == (output["width"], output["height"])
+        assert picture.info == {}
+        seen.add(output["sha256"])
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("path", ["/generate", "/edit", "/edit-image"])
+async def test_the_other_names_are_the_same_route(live, path):
+    """In the document, too."""
+    sent = {"prompt": "x", "image": encoded(), "width": 256, "steps": 1, "height": 256}
+    status, job = await live.post(path, json=sent)
+    _, document = await live.get("/openapi.json")
+
+    assert status == 202, job
+    assert (await live.finished(job["id"]))["status"] == "succeeded"
+    own, first = (document["paths"][one]["post"] for one in (path, "/generate"))
+    assert own["requestBody"] == first["requestBody"]
+    assert own["summary"] == "Make an image"
+
+
+GOOD = {
+    "CMYK": lambda: encoded(Image.new("CMYK", (64, 64)), "JPEG"),
+    "16 bit": lambda: encoded(Image.new("I;16", (64, 64))),
+    "palette": lambda: encoded(Image.new("P", (64, 64))),
+    "grey": lambda: encoded(Image.new("L", (64, 64))),
+    "clear": lambda: encoded(Image.new("RGBA", (64, 64))),
+}
+FRAME = Image.new("RGB", (64, 64))
+ANIMATED = {
+    "save_all": True,
+    "append_images": [Image.new("RGB", (64, 64), (255, 0, 0))],
+}
+BAD = {
+    "animated png": {"image": encoded(FRAME, "PNG", **ANIMATED)},
+    "animated webp": {"image": encoded(FRAME, "WEBP", **ANIMATED)},
+    "gif": {"image": encoded(FRAME, "GIF")},
+    "bomb": {"image_2": base64.b64encode(png(30000, 30000, rows=1)).decode()},
+    "cut off": {"image_3": base64.b64encode(png(64, 64, rows=9)).decode()},
+    "no picture": {"image": None},
+    "too long": {"image": encoded(Image.new("RGB", (1600, 180)))},
+    "width of 17s": {"width": 272 + 1},
+    "count 0": {"count": 0},
+    "count 5": {"count": 5},
+    "too large": {"width": 2048, "height": 2048},
+    "other side": {"width": 2048, "image": encoded(Image.new("RGB", (100, 300)))},
+}
+FIELD = {"width of 17s": "width", "too large": "height", "other side": "image"}
+
+
+async def test_pictures_of_any_mode_are_taken(live):
+    """They are RGB by the time the engine sees them."""
+    for mode, make in GOOD.items():
+        sent = {"prompt": "x", "image": make(), "width": 256, "height": 256, "steps": 1}
+        status, job = await live.post("/edit", json=sent)
+        assert status in {202, 415, 422}, (mode, job)
+        if status == 202:
+            done = await live.finished(job["id"])
+            assert done["status"] == "succeeded", (mode, done["error"])
+        else:
+            assert "image" in str(job["errors"]), mode
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_bad_requests_are_refused_by_field(live, name):
+    """And nothing runs."""
+    sent = {"prompt": "x", "image": encoded(), **BAD[name]}
+    status, body = await live.post("/edit", json=sent)
+
+    assert status in {413, 415, 422}, body
+    field = FIELD.get(name) or ("count" if "count" in name else next(iter(BAD[name])))
+    assert field in str(body.get("errors") or body["detail"]), body
+    assert (await live.get("/jobs"))[1]["jobs"] == []
+
+
+async def test_one_bad_picture_spoils_all(live):
+    """All outputs are published, or none; and found again after a crash."""
+    sent = {"prompt": "x", "image": encoded(), "width": 512, "count": 3, "steps": 1}
+    _, job = await live.post("/edit", json=sent)
+    await live.finished(job["id"])
+    runtime = live.runtime
+    job = await runtime.ledger.get(job["id"], "")
+    comfy = runtime.engines[0].comfy
+    collector = runtime.dispatcher._collector
+    history = (await comfy.state(job.prompt_id)).history
+    (files,) = (files for files in history.files_by_node.values() if files)
+    folder = runtime.files.job(job.id)
+
+    found = await collector.find(job)
+    assert found.outputs == job.outputs
+
+    (folder / "image-2.png").write_bytes(b"\x89PNG broken")
+    assert await collector.find(job) is None
+    assert not (folder / "image.png").exists()
+
+    few = await collector.collect(job, Done(tuple(files[:2]), {}), comfy)
+    assert isinstance(few, Spoiled)
+    assert "2 of 3" in few.error.message
+
+
+def test_a_service_of_comfyui_is_not_run_by_the_editor(tmp_path):
+    """Its engine would paint, and call that the model."""
+    settings = Settings.read(data=tmp_path, engine="nunchaku")
+    with pytest.raises(BadSettings, match="nunchaku"):
+        Runtime(fastwan(), settings)
