@@ -33,6 +33,9 @@ class Background:
         self._server: Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._error: BaseException | None = None
+        # Not Thread.join: up to Python 3.12 a Ctrl-C in it marks a thread that lives as
+        # ended, and then nothing would wait for its jobs.
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="service", daemon=True)
 
     @property
@@ -43,8 +46,9 @@ class Background:
 
     def __enter__(self) -> Background:
         self._thread.start()
-        while self._thread.is_alive() and not (self._server and self._server.started):
-            time.sleep(STEP_S)
+        while not (self._server and self._server.started):
+            if self._ended.wait(STEP_S):
+                break
         if self._error is not None:
             raise self._error
         return self
@@ -54,22 +58,22 @@ class Background:
         self._stop()
         end = time.monotonic() + self._settings.drain_s + GRACE_S
         try:
-            while self._thread.is_alive() and time.monotonic() < end:
-                self._thread.join(STEP_S)
+            while time.monotonic() < end and not self._ended.wait(STEP_S):
+                pass
         except KeyboardInterrupt:
             self._stop()
-            self._thread.join(GRACE_S)
+            self._ended.wait(GRACE_S)
 
     def wait(self) -> None:
         """Wait until the service ends by itself, which it should not, or Ctrl-C."""
         # Without a time-out no signal would come through on Windows.
-        while self._thread.is_alive():
-            self._thread.join(0.2)
+        while not self._ended.wait(0.2):
+            pass
         if self._error is not None:
             raise self._error
 
     def _stop(self) -> None:
-        if self._thread.is_alive() and self._loop and self._server:
+        if not self._ended.is_set() and self._loop and self._server:
             self._loop.call_soon_threadsafe(self._server.stop)
 
     def _run(self) -> None:
@@ -77,6 +81,8 @@ class Background:
             asyncio.run(self._work())
         except BaseException as error:  # noqa: BLE001 - raised in the main thread
             self._error = error
+        finally:
+            self._ended.set()
 
     async def _work(self) -> None:
         # Made here, because parts of it belong to this thread's loop.

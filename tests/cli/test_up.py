@@ -80,6 +80,10 @@ def test_up_serves_until_told_to_stop(command, tmp_path, number):
     assert process.returncode == 0
     assert "Traceback" not in rest
     assert out.strip().endswith("video.mp4")
+    # Only a store that was closed has folded its log into the file.
+    assert [one.name for one in (tmp_path / "d").glob("jobs.sqlite3*")] == [
+        "jobs.sqlite3"
+    ]
 
 
 def test_the_sample_has_a_prompt():
