@@ -13,6 +13,7 @@ from pydantic import Field
 
 from common.aspect import GRID, LEAST, MOST, fit
 from common.errors import FieldError, InvalidInput
+from common.estimate import Memory, sampling_bytes
 from common.fields import (
     Cfg,
     Image,
@@ -157,4 +158,16 @@ service = Service(
     output="Save images",
     aliases=("/edit", "/edit-image"),
     comfyui=False,
+    # Weights: the transformer's and the VAE's files; the text encoder's 8.29e9 numbers
+    # at two bytes, as diffusers loads it. Activations as ComfyUI plans them for this
+    # model (factor 1.8 in comfy/supported_models.py), twice, since the picture that is
+    # edited is attended to as well.
+    memory=Memory(
+        text_encoder_gb=16.6,
+        model_gb=12.7,
+        vae_gb=0.3,
+        latent_bytes=2 * sampling_bytes(1.8),
+        pixel_bytes=7000 * 2,
+        area=2**20,
+    ),
 )
