@@ -15,6 +15,10 @@ from common.inputs.bare import Broken
 
 #: Of one file. Ten minutes of AAC at 96 kHz are 56,250 frames.
 MAX_SAMPLES = 200_000
+#: Of one file: chunks, boxes, pages or tags. Ten minutes of Opus are at most 30,000.
+MAX_PIECES = 100_000
+#: Boxes within boxes; recordings have five ("moov" to "stbl").
+MAX_DEPTH = 8
 #: Of one file; each costs the demuxer a search at every page.
 MAX_OGG_STREAMS = 4
 
@@ -57,7 +61,9 @@ def _is_mp3(head: bytes) -> bool:
 def _after_id3(data: bytes) -> int:
     """Return where the tags at the start end. Source: ID3v2.4, section 3.1."""
     start = 0
+    tags = _counted()
     while data[start : start + 3] == b"ID3" and len(data) >= start + 10:
+        next(tags)
         size = 0
         for byte in data[start + 6 : start + 10]:
             size = size << 7 | byte & 0x7F
@@ -68,9 +74,11 @@ def _after_id3(data: bytes) -> int:
 
 def _bare_wav(data: bytes) -> bytes:
     """Return the file with its format and its samples alone."""
-    kept = b""
+    kept: dict[bytes, bytes] = {}
     at = 12
+    chunks = _counted()
     while at + 8 <= len(data):
+        next(chunks)
         name, size = struct.unpack_from("<4sI", data, at)
         body = at + 8
         if name == b"data":
@@ -78,17 +86,20 @@ def _bare_wav(data: bytes) -> bytes:
                 size = len(data) - body
             if body + size > len(data):
                 raise Broken("ends early")
-            kept += struct.pack("<4sI", b"data", size) + data[body : body + size]
-            return struct.pack("<4sI4s", b"RIFF", 4 + len(kept), b"WAVE") + kept
+            kept[name] = struct.pack("<4sI", name, size) + data[body : body + size]
+            inner = b"WAVE" + b"".join(kept.values())
+            return struct.pack("<4sI", b"RIFF", len(inner)) + inner
         if name in (b"fmt ", b"fact") and size <= 4096:
-            kept += data[at : body + size + size % 2]
+            kept.setdefault(name, data[at : body + size + size % 2])
         at = body + size + size % 2
     raise Broken("has no samples")
 
 
 def _check_boxes(data: bytes) -> None:
     samples = 0
+    boxes = _counted()
     for name, start, end in _boxes(data, 0, len(data)):
+        next(boxes)
         if name == b"cmov":
             raise Broken("has a compressed index")
         if name in _COUNTS and end - start >= _COUNTS[name] + 4:
@@ -97,8 +108,12 @@ def _check_boxes(data: bytes) -> None:
             raise Broken("lists more pieces than ten minutes have")
 
 
-def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(
+    data: bytes, at: int, end: int, depth: int = 0
+) -> Iterator[tuple[bytes, int, int]]:
     """Yield (name, start, end) of each box's content, outer ones first."""
+    if depth > MAX_DEPTH:
+        raise Broken(f"nests its boxes over {MAX_DEPTH} deep")
     while at + 8 <= end:
         size, name = struct.unpack_from(">I4s", data, at)
         start = at + 8
@@ -111,7 +126,7 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
             raise Broken("is damaged: a box is larger than what holds it")
         yield name, start, min(stop, end)
         if name in _PARENTS:
-            yield from _boxes(data, start, stop)
+            yield from _boxes(data, start, stop, depth + 1)
         at = stop
 
 
@@ -119,7 +134,9 @@ def _check_pages(data: bytes) -> None:
     """Source: RFC 3533, section 6."""
     serials = set()
     at = 0
+    pages = _counted()
     while at + 27 <= len(data) and data[at : at + 4] == b"OggS":
+        next(pages)
         serials.add(data[at + 14 : at + 18])
         if len(serials) > MAX_OGG_STREAMS:
             raise Broken(f"holds over {MAX_OGG_STREAMS} streams")
@@ -127,3 +144,9 @@ def _check_pages(data: bytes) -> None:
         at += 27 + len(lengths) + sum(lengths)
     if at != len(data):
         raise Broken("ends early, or is damaged")
+
+
+def _counted() -> Iterator[int]:
+    """Count pieces; there is work to each, so there is an end to them."""
+    yield from range(MAX_PIECES)
+    raise Broken(f"has over {MAX_PIECES:,} pieces")

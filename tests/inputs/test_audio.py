@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InvalidInput, PayloadTooLarge, UnsupportedMediaType
-from common.inputs import audio
+from common.inputs import audio, media
 from common.inputs.audio import decode
 from tests.pictures import png
 from tests.sounds import FORMS, film, sound
@@ -130,6 +130,23 @@ def test_what_is_no_recording_is_refused(sent, error, message):
 
     assert refused.value.errors[0].field == "audio_2"
     assert refused.value.errors[0].hint
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"RIFF\0\0\0\0WAVE" + b"fmt \0\0\0\0" * 200_000,
+        FTYP + box(b"free", b"") * 200_000,
+        (b"OggS" + bytes(10) + b"1234" + bytes(9)) * 200_000,
+        (b"ID3" + bytes(7)) * 200_000,
+        FTYP + b"".join(struct.pack(">I4s", 8 * n, b"moov") for n in range(999, 0, -1)),
+    ],
+    ids=["chunks", "boxes", "pages", "tags", "nested boxes"],
+)
+def test_a_file_of_nothing_but_structure_is_put_down(sent):
+    """Its pieces are counted, so that it holds no thread; pictures may go there too."""
+    with pytest.raises(InvalidInput, match=r"over 100,000 pieces|deep"):
+        media.decode(sent, "file", {"image", "audio"})
 
 
 def test_a_file_over_the_limit_is_not_looked_at(monkeypatch):
