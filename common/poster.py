@@ -32,7 +32,7 @@ def make_poster(video: Path, poster: Path) -> None:
             image = _middle(video)
             image.save(part, "JPEG", quality=QUALITY)
             part.replace(poster)
-    except av.FFmpegError as error:
+    except (av.FFmpegError, IndexError) as error:  # IndexError: no stream is left
         raise OSError(f"{video.name} cannot be decoded") from error
 
 

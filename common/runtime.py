@@ -55,6 +55,7 @@ class Runtime:
         self.files = Files(self.data)
         self.bus = Bus()
         self.waiting = Waiting()
+        self.posters = asyncio.Semaphore(1)  # many who ask decode a film once
         self.engines = engines.of(settings, self.data)
         retention_s = settings.retention_hours * 3600
         self.store = Store(database_url(settings, self.data), now)

@@ -45,7 +45,9 @@ async def output_of(
         headers = {"ETag": tag, "Cache-Control": "private, max-age=86400, immutable"}
         path = runtime.files.job(job.id) / name
         if name == one.poster and not path.exists():
-            await _make(path.with_name(one.name), path)
+            async with runtime.posters:
+                if not path.exists():  # who waited may find it made
+                    await _make(path.with_name(one.name), path)
         found = path.lstat() if path.exists() else None
         if found is None or not stat.S_ISREG(found.st_mode):  # no symbolic link
             raise NotFound("the file is gone")

@@ -5,6 +5,7 @@ import hashlib
 
 import pytest
 
+from common.poster import make_poster
 from tests.live import both
 
 
@@ -48,9 +49,16 @@ async def test_a_poster_is_a_jpeg(made):
     assert headers["ETag"] != f'"{output["sha256"]}"'
 
 
-async def test_a_poster_is_made_once(made):
-    """Whoever asks again gets the same file; many at once are no trouble."""
+async def test_a_poster_is_made_once(made, monkeypatch):
+    """Many who ask at once decode the film once, and get the same file."""
     live, output = made
+    calls = []
+
+    def counted(video, poster):
+        calls.append(video)
+        make_poster(video, poster)
+
+    monkeypatch.setattr("common.api.download.make_poster", counted)
     folder = live.runtime.files.job(output["url"].split("/")[2])
     assert not (folder / "poster.jpg").exists()
 
@@ -58,6 +66,7 @@ async def test_a_poster_is_made_once(made):
     answers = [await one for one in asyncio.as_completed(asked)]
 
     assert {status for status, *_ in answers} == {200}
+    assert len(calls) == 1
     inode = (folder / "poster.jpg").stat().st_ino
     assert (await get(live, output["poster_url"]))[2] == answers[0][2]
     assert (folder / "poster.jpg").stat().st_ino == inode
