@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 from common.errors import FieldError
-from common.fields import Priority, draw_seed
+from common.fields import Priority, draw_seed, over_area
 from common.job import Expected
 from common.request import Request
 from common.video import frames_for, nearest_clip_length
@@ -50,13 +50,8 @@ class Clip(Request):
             )
             return
         area = self.width * self.height
-        if area > self.max_area:
-            yield FieldError(
-                "height",
-                f"{self.width}×{self.height} is over {self.max_area:,} pixels",
-                f"at width {self.width} use height"
-                f" {self.max_area // self.width // 32 * 32} or less",
-            )
+        if error := over_area(self.width, self.height, self.max_area, 32):
+            yield error
         elif area * frames > self.max_volume:
             most_frames = nearest_clip_length(self.max_volume // area - 3)
             yield FieldError(

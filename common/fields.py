@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from common.errors import FieldError
 from common.request import Media, Refused
 from common.text import clean_text
 from common.video import is_clip_length, nearest_clip_length
@@ -31,6 +32,17 @@ def clip_length(frames: int) -> int:
         near = nearest_clip_length(frames)
         raise Refused(f"must be 4n + 1, such as {near}", hint=f"use {near}")
     return frames
+
+
+def over_area(width: int, height: int, most: int, step: int) -> FieldError | None:
+    """Refuse over `most` pixels; `step`: what the height in the hint is counted in."""
+    if width * height <= most:
+        return None
+    return FieldError(
+        "height",
+        f"{width}×{height} is over {most:,} pixels",
+        f"at width {width} use height {most // width // step * step} or less",
+    )
 
 
 def draw_seed() -> int:

@@ -28,6 +28,7 @@ from common.fields import (
     Width,
     clip_length,
     draw_seed,
+    over_area,
     ui,
 )
 from common.job import Expected
@@ -138,13 +139,8 @@ class Generate(Request):
 
     def problems(self) -> Iterator[FieldError]:
         """Yield what is wrong between the fields."""
-        if self.width * self.height > MAX_AREA:
-            most = MAX_AREA // self.width // 32 * 32
-            yield FieldError(
-                "height",
-                f"{self.width}×{self.height} is over {MAX_AREA:,} pixels",
-                f"at width {self.width} use height {most} or less",
-            )
+        if error := over_area(self.width, self.height, MAX_AREA, 32):
+            yield error
         second = ("audio_2", "mask", "mask_2")
         absent = [name for name in second if getattr(self, name) is None]
         if absent and len(absent) < len(second):

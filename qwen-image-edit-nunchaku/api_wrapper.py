@@ -23,6 +23,7 @@ from common.fields import (
     Seed,
     Steps,
     draw_seed,
+    over_area,
     ui,
 )
 from common.job import Expected
@@ -98,13 +99,10 @@ class Generate(Request):
 
     def problems(self) -> Iterator[FieldError]:
         """Yield what is wrong between the fields."""
-        if self.width and self.height and self.width * self.height > MAX_AREA:
-            most = MAX_AREA // self.width // GRID * GRID
-            yield FieldError(
-                "height",
-                f"{self.width}×{self.height} is over {MAX_AREA:,} pixels",
-                f"at width {self.width} use height {most} or less",
-            )
+        if self.width is None or self.height is None:
+            return  # the shape follows from the first picture
+        if error := over_area(self.width, self.height, MAX_AREA, GRID):
+            yield error
 
     def settled(self) -> Self:
         """Return the request with its seed drawn."""

@@ -32,7 +32,7 @@ from common.request import MediaFacts, Request, as_said
 from common.service import Service
 
 # Stands for a file while the other fields are checked; never stored.
-PLACEHOLDER = str(uuid.UUID(int=0))
+STAND_IN = str(uuid.UUID(int=0))
 
 # A picture of 16 megapixels takes 50 MB while it is decoded.
 DECODERS = 2
@@ -128,7 +128,7 @@ class Intake:
 
     async def _fit_to_run(self, sent: Submission) -> Request:
         absent = {
-            name: PLACEHOLDER
+            name: STAND_IN
             for name in self._request.media_fields()
             if self._request.model_fields[name].is_required()
             and name not in {*sent.fields, *sent.files}
@@ -195,7 +195,7 @@ class Intake:
         for name in media:
             if isinstance(value := sent.fields.get(name), str):
                 self._source(value, name)
-        stand_ins = dict.fromkeys(sent.files, PLACEHOLDER)
+        stand_ins = dict.fromkeys(sent.files, STAND_IN)
         return self._request.accept({**sent.fields, **stand_ins})
 
     # ---- files
