@@ -6,6 +6,7 @@ A nonsense value stops the start with the setting's name and what it may be.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -40,7 +41,11 @@ class Settings(BaseSettings):
     data: Path | None = None  #: default: ./data/<service>
 
     engine: Literal["embedded", "comfyui", "nunchaku"] | None = None
-    models: Path | None = None  #: weights that an engine of ours reads by itself
+    models: Path | None = Field(  #: root of the weights; see `weights_root`
+        default=None,
+        validation_alias=AliasChoices("models", "MODELS_ROOT", "WAN_MODELS"),
+    )
+    models_layers: Annotated[tuple[Path, ...], NoDecode] = ()  #: read, never written
     comfyui_url: str | None = Field(
         default=None, validation_alias=AliasChoices("comfyui_url", "COMFYUI_URL")
     )
@@ -63,6 +68,57 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     api_keys_file: Path | None = None
     database_url: SecretStr | None = None
+    models_manifest: Path = Field(
+        default=Path(__file__).parent.parent / "models.toml",
+        validation_alias=AliasChoices("models_manifest", "WAN_MODELS_MANIFEST"),
+    )
+    models_ensure: bool | None = None  #: fetch what jobs lack; see `supplies`
+    models_mirror: str | None = None  #: a copy of our own, asked before the publishers
+    models_margin_gb: float = Field(default=2.0, ge=0)  #: left free on the volume
+    enable_fast_download: bool = Field(
+        default=False,
+        validation_alias=AliasChoices("enable_fast_download", "ENABLE_FAST_DOWNLOAD"),
+    )
+    hf_token: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices(
+            "hf_token", "HUGGINGFACE_ACCESS_TOKEN", "HF_TOKEN"
+        ),
+    )
+    hf_token_file: Path | None = None  #: of a secret mount
+    hf_endpoint: str = Field(
+        default="https://huggingface.co",
+        validation_alias=AliasChoices("hf_endpoint", "HF_ENDPOINT"),
+    )
+    hf_offline: bool = Field(
+        default=False, validation_alias=AliasChoices("hf_offline", "HF_HUB_OFFLINE")
+    )
+    hf_cache: Path | None = Field(
+        default=None, validation_alias=AliasChoices("hf_cache", "HF_HUB_CACHE")
+    )
+
+    models_s3_public: bool = False  #: the buckets take unsigned requests
+    aws_endpoint_url: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("aws_endpoint_url", "AWS_ENDPOINT_URL"),
+    )
+    aws_region: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("aws_region", "AWS_DEFAULT_REGION", "AWS_REGION"),
+    )
+    aws_access_key_id: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("aws_access_key_id", "AWS_ACCESS_KEY_ID"),
+    )
+    aws_secret_access_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("aws_secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+    )
+    aws_session_token: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("aws_session_token", "AWS_SESSION_TOKEN"),
+    )
+
     queue_limit: int = Field(default=100, ge=1)
     job_timeout_s: float = Field(default=1800, gt=0)
     stall_load_s: float = Field(default=900, gt=0)
@@ -74,6 +130,7 @@ class Settings(BaseSettings):
     input_allow_hosts: Names = ()
     allowed_hosts: Names = ()
     cors_origins: Names = ()
+    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
     drain_s: float = Field(default=25, ge=0)
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -92,6 +149,13 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("models_layers", mode="before")
+    @classmethod
+    def _paths(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(Path(part) for part in value.split(os.pathsep) if part)
         return value
 
     @field_validator("log_level", mode="before")
@@ -153,6 +217,38 @@ class Settings(BaseSettings):
             return self.engine
         named = self.engine_urls or self.comfyui_dir or self.comfyui_cmd
         return "comfyui" if named else "embedded"
+
+    @property
+    def weights_root(self) -> Path:
+        """Where weights are put: a folder with a `models/` like ComfyUI's own."""
+        return (self.models or self.comfyui_dir or Path("data/weights")).absolute()
+
+    @property
+    def hub_token(self) -> str | None:
+        """
+        Of Hugging Face, from the environment or from the file of a secret mount.
+
+        Raises:
+            BadSettings: the file cannot be read.
+        """
+        if self.hf_token is not None:
+            return self.hf_token.get_secret_value() or None
+        if self.hf_token_file is None:
+            return None
+        try:
+            return self.hf_token_file.read_text("utf-8").strip() or None
+        except OSError as error:
+            raise BadSettings(
+                f"WAN_HF_TOKEN_FILE cannot be read: {error.strerror}"
+            ) from None
+
+    @property
+    def supplies(self) -> bool:
+        """Whether the service fetches weights: it must know where the engine looks."""
+        if self.models_ensure is not None:
+            return self.models_ensure
+        known = self.models is not None or self.comfyui_dir is not None
+        return known and self.engine_kind != "embedded"
 
     @property
     def public(self) -> bool:

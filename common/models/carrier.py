@@ -1,0 +1,141 @@
+"""One thread that brings pieces of a file, over one connection or from this machine."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from common.models.answers import Answer, Ranged, Whole
+from common.models.assembly import Assembly
+from common.models.board import Piece
+from common.models.line import HungUp, Line
+from common.models.sources.address import NotThere
+from common.models.supply import Way
+
+Read = Callable[[memoryview], int | None]
+
+
+class Carrier(threading.Thread):
+    """Takes pieces from an assembly until there are none."""
+
+    def __init__(self, assembly: Assembly) -> None:
+        super().__init__(name="carrier", daemon=True)
+        limits = assembly.limits
+        self._assembly = assembly
+        self._line = Line(limits.connect_s, limits.stall_s)
+        self.brought = 0  #: bytes
+        self._buffer = memoryview(bytearray(limits.block))
+
+    def hang_up(self) -> None:
+        """Wake this thread if it waits for bytes; the assembly says it is over."""
+        self._line.hang_up()
+
+    def run(self) -> None:
+        """Bring pieces until there is nothing to bring."""
+        try:
+            while (piece := self._assembly.next()) is not None:
+                try:
+                    way = self._assembly.way()
+                    if way is not None:
+                        self._bring(piece, way)
+                finally:
+                    self._assembly.give_back(piece)
+        except BaseException as error:  # noqa: BLE001 - who watches raises it
+            self._assembly.fail(error)
+        finally:
+            self._line.close()
+
+    def _bring(self, piece: Piece, way: Way) -> None:
+        """Bring what can be brought of a piece this way, and say what went wrong."""
+        extent = self._assembly.staging.extent
+        try:
+            start, stop = extent(piece.at)[0], sum(extent(piece.end - 1))
+            if isinstance(way.place, Path):
+                with Network(), way.place.open("rb", buffering=0) as file:
+                    file.seek(start)
+                    self._range(piece, way, file.readinto)
+            else:
+                with Network():
+                    answer = self._line.ask(way.place, start, stop)
+                self._take(answer, piece, way)
+        except HungUp:
+            pass
+        except Unreachable as trouble:
+            self._line.close()
+            if not self._assembly.over:
+                self._assembly.supply.failed(way, trouble.why)
+        finally:
+            self._line.end()
+
+    def _take(self, answer: Answer, piece: Piece, way: Way) -> None:
+        supply, size = self._assembly.supply, self._assembly.size
+        match answer:
+            case Ranged(total) | Whole(int(total)) if total != size:
+                supply.leave(way, NotThere(f"its file has {total} bytes, not {size}"))
+            case Ranged():
+                self._range(piece, way, self._line.read)
+            case Whole():
+                supply.single(way)
+                with self._assembly.streaming() as mine:
+                    if mine:
+                        self._stream(piece, way)
+            case _:
+                supply.heard(way, answer)
+
+    def _range(self, piece: Piece, way: Way, read: Read) -> None:
+        """Bring the blocks of a piece."""
+        for block in self._assembly.blocks_of(piece):
+            self._block(block, piece, way, read)
+
+    def _stream(self, piece: Piece, way: Way) -> None:
+        """Take a whole file from its first byte; what is there already is passed by."""
+        for block in range(-(-self._assembly.size // self._assembly.limits.block)):
+            if self._assembly.over:
+                return
+            self._block(block, piece, way, self._line.read)
+            piece.partial = 0
+
+    def _block(self, block: int, piece: Piece, way: Way, read: Read) -> None:
+        view = self._buffer[: self._assembly.staging.extent(block)[1]]
+        # In large steps when bytes come fast, else in small ones, which show.
+        got, step = 0, 1 << 16
+        while got < len(view):
+            began = time.monotonic()
+            with Network():
+                count = read(view[got : got + step])
+            if not count:
+                raise Unreachable("it ended the answer too early")
+            got += count
+            piece.bytes += count
+            piece.partial = got
+            if time.monotonic() - began < 0.02:
+                step *= 2
+        self._assembly.put(block, view, way, self._buffer)
+        self.brought += got
+
+
+class Unreachable(Exception):
+    """A connection or a file that does not go on."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class Network:
+    """Gives what goes wrong while reading one name, without an address in it."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if isinstance(error, TimeoutError):
+            raise Unreachable("no byte came for too long") from error
+        if isinstance(error, OSError):
+            why = error.strerror or type(error).__name__
+            raise Unreachable(f"the connection broke: {why}") from error
+        if isinstance(error, http.client.HTTPException):
+            raise Unreachable(f"the answer broke: {type(error).__name__}") from error

@@ -1,0 +1,63 @@
+"""
+A name for bytes that are there: never over a name that is taken.
+
+Hard links refuse by themselves. Where a volume has none, a symbolic link does, and a
+rename is looked before: there two who do it at once write the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from common.disk import flush, partial
+
+
+def link(held: Path, path: Path) -> None:
+    """
+    Give `held` a second name, by the first of: hard link, relative symlink, copy.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    try:
+        os.link(held, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        pass
+    else:
+        return
+    try:
+        path.symlink_to(os.path.relpath(held, path.parent))
+    except FileExistsError:
+        raise
+    except OSError:
+        pass
+    else:
+        return
+    with partial(path) as part:
+        shutil.copyfile(held, part)
+        shutil.copystat(held, part)
+        flush(part)
+        move(part, path)
+
+
+def move(data: Path, path: Path) -> None:
+    """
+    Give a file another name on its volume, and take away the one it had.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    try:
+        os.link(data, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(path):
+            raise FileExistsError(path) from None
+        data.rename(path)
+    else:
+        data.unlink()

@@ -1,0 +1,79 @@
+"""A plain web server; what it wants to be told is set by host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from common.models.errors import AuthNeeded
+from common.models.sources.address import Address, NotThere, SourceTrouble
+from common.models.sources.expiry import expires_at
+from common.source_urls import HttpUrl
+
+_REDIRECTS = 5
+
+
+@dataclass(frozen=True)
+class HttpSource:
+    """A URL that is asked with HEAD, and read as it is."""
+
+    label: str
+    url: HttpUrl
+    host_headers: Mapping[str, Mapping[str, str]] = field(repr=False)
+    timeout_s: float
+
+    def resolve(self) -> Address:
+        """
+        Ask for the size.
+
+        Some servers refuse HEAD and answer GET; then the size is not known, and GET
+        will say what there is.
+
+        Raises:
+            NotThere: 404 or 410.
+            AuthNeeded: 401.
+            SourceTrouble: no answer, or one of trouble.
+        """
+        import urllib3
+
+        url = self.url.url
+        headers = dict(self.host_headers.get(urlsplit(url).hostname or "", {}))
+        retries = urllib3.Retry(
+            total=_REDIRECTS,
+            connect=0,
+            read=0,
+            status=0,
+            other=0,
+            redirect=_REDIRECTS,
+            raise_on_redirect=False,
+            remove_headers_on_redirect=frozenset(headers),
+        )
+        try:
+            with urllib3.PoolManager(timeout=self.timeout_s, retries=retries) as pool:
+                answer = pool.request(
+                    "HEAD", url, headers={"Accept-Encoding": "identity", **headers}
+                )
+        except urllib3.exceptions.HTTPError as error:
+            raise SourceTrouble(f"{self.label}: {type(error).__name__}") from None
+        return Address(
+            url=url,
+            headers=headers,
+            size=self._size(answer.status, answer.headers.get("Content-Length")),
+            expires_at=expires_at(url),
+        )
+
+    def _size(self, status: int, length: str | None) -> int | None:
+        if status == 401:
+            host = urlsplit(self.url.url).hostname
+            raise AuthNeeded(
+                f"{self.label}: status 401",
+                f"set the header that {host} wants in WAN_MODELS_HEADERS",
+            )
+        if status in (404, 410):
+            raise NotThere(f"{self.label} is not there")
+        if status == 429 or (status >= 500 and status != 501):
+            raise SourceTrouble(f"{self.label}: status {status}")
+        if not 200 <= status < 300 or length is None or not length.isdecimal():
+            return None
+        return int(length)

@@ -1,0 +1,147 @@
+"""Moving one file into its staging: the threads, and who watches them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from common.models.assembly import Assembly
+from common.models.carrier import Carrier
+from common.models.errors import Corrupt, ModelsError, Stopped
+from common.models.limits import FetchLimits
+from common.models.staging import Staging
+from common.models.supply import Supply
+from common.models.watermark import Hasher
+
+#: How long threads are waited for that hang in a look-up of a name; they end by
+#: themselves, and write nothing.
+_JOIN_S = 1.0
+
+#: Seconds over which a rate is measured, and for which a verdict about it stands.
+_WINDOW_S, _STEADY_S = 0.2, 5.0
+
+#: How much more the added connections must bring to be kept.
+_GAIN = 1.1
+
+
+class Transfer:
+    """One run of `fetch`: carriers bring pieces, hashers follow, `run` watches."""
+
+    def __init__(
+        self,
+        name: str,
+        staging: Staging,
+        supply: Supply,
+        segments: tuple[str, ...],
+        limits: FetchLimits,
+    ) -> None:
+        assembly = Assembly(name, staging, supply, segments, limits)
+        follow = (assembly.watermark, assembly.size, staging.read)
+        self._assembly = assembly
+        self._segments = segments
+        self._whole = Hasher(*follow)
+        self._pieces = Hasher(*follow, segment=limits.segment)
+        self._carriers: list[Carrier] = []
+        self._since: tuple[float, int] | None = None
+        self._rate = self._pause_until = self._late = 0.0
+        self._before = 0
+
+    def run(
+        self, notice: Callable[[int, int | None], None], stop: threading.Event
+    ) -> tuple[str, tuple[str, ...]]:
+        """
+        Move the file and return the sha256 of it all and of each segment.
+
+        Raises:
+            ModelsError: why it did not come; what came is in the staging.
+        """
+        assembly = self._assembly
+        # Segments that are known are checked before they pass for there.
+        hashers = [self._whole]
+        if assembly.limits.hash_segments and not self._segments:
+            hashers.append(self._pieces)
+        check = threading.Thread(target=assembly.check_journal, daemon=True)
+        # The disk may take its time, so nobody waits for this thread; it has a
+        # descriptor of its own.
+        disk = (os.dup(assembly.staging.fileno()),)
+        sync = threading.Thread(target=self._sync, args=disk, daemon=True)
+        for thread in (*hashers, check, sync):
+            thread.start()
+        said, at = -1, 0.0
+        try:
+            while not all(hasher.complete for hasher in hashers):
+                if stop.is_set():
+                    raise Stopped(f"{assembly.name}: stopped; what came is kept")
+                if assembly.error is not None:
+                    raise assembly.error
+                if any(hasher.failed for hasher in hashers):
+                    raise Corrupt(f"{assembly.name}: the file changed under our hands")
+                self._grow()
+                done = assembly.progress()
+                if done != said and time.monotonic() - at >= 0.1:
+                    said, at = done, time.monotonic()
+                    notice(done, assembly.size)
+                if assembly.rest(0.05):
+                    for hasher in hashers:
+                        hasher.join(0.05)
+        finally:
+            assembly.end()
+            for carrier in self._carriers:
+                carrier.hang_up()
+            for thread in (*hashers, check):
+                thread.join()
+            deadline = time.monotonic() + _JOIN_S
+            for carrier in self._carriers:
+                carrier.join(max(0.0, deadline - time.monotonic()))
+        notice(assembly.size, assembly.size)
+        return self._whole.digests[0], self._segments or tuple(self._pieces.digests)
+
+    def _grow(self) -> None:
+        """
+        Have four times the carriers as long as that brings more, and no further.
+
+        Connections that the other side caps bring more when there are more. Those
+        that this machine's processor limits do not, and each one costs.
+        """
+        limits, count = self._assembly.limits, self._assembly.lanes
+        now, progress = time.monotonic(), self._assembly.progress()
+        # At the most there may still be a verdict to give on the last step.
+        if now < self._pause_until or (count >= limits.connections and not self._rate):
+            return
+        if count and self._since is None:
+            # A new connection counts from its first block: it has to be made first.
+            if all(carrier.brought for carrier in self._carriers) or now > self._late:
+                self._since = now, progress
+            return
+        if self._since is not None:
+            at, there = self._since
+            if now - at < _WINDOW_S:
+                return
+            before, self._rate = self._rate, (progress - there) / (now - at)
+            self._since = None
+            in_vain = self._rate < _GAIN * before
+            if in_vain or self._rate > count * limits.uncapped:
+                self._assembly.lanes = self._before if in_vain else count
+                self._rate, self._pause_until = 0.0, now + _STEADY_S
+                return
+        self._before, self._late = count, now + _STEADY_S
+        self._assembly.lanes = min(max(4, 4 * count), limits.connections)
+        while len(self._carriers) < self._assembly.lanes:
+            self._carriers.append(Carrier(self._assembly))
+            self._carriers[-1].start()
+
+    def _sync(self, descriptor: int) -> None:
+        """Have the disk write as bytes come, not all of them at the end."""
+        synced = 0
+        try:
+            while not self._assembly.over:
+                after = synced + self._assembly.limits.sync
+                synced = self._assembly.watermark.after(after)
+                if not self._assembly.over:
+                    self._assembly.staging.sync(descriptor)
+        except (ModelsError, OSError) as error:
+            self._assembly.fail(error)
+        finally:
+            os.close(descriptor)

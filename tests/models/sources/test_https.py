@@ -1,0 +1,89 @@
+import pytest
+
+from common.models.errors import AuthNeeded
+from common.models.sources import NotThere, SourceTrouble
+from common.models.sources.https import HttpSource
+from common.source_urls import parse
+from tests.fake_hub import serving
+
+KEY = {"127.0.0.1": {"Authorization": "Bearer topsecret", "X-Key": "topsecret"}}
+
+
+def source(port, path="x.safetensors", headers=KEY):
+    label = f"http://127.0.0.1:{port}/{path}"
+    return HttpSource(label, parse(label), headers, 5.0)
+
+
+def test_the_size_is_asked_for():
+    """With the headers of the host, which go with the address."""
+    asked = []
+
+    def answer(method, path, headers):
+        asked.append((method, path, headers.get("Authorization")))
+        return 200, {"Content-Length": "10"}, b""
+
+    with serving(answer) as port:
+        address = source(port, "x.safetensors?download=true").resolve()
+
+    path = "/x.safetensors?download=true"
+    assert asked == [("HEAD", path, "Bearer topsecret")]
+    assert (address.url, address.size) == (f"http://127.0.0.1:{port}{path}", 10)
+    assert address.headers == KEY["127.0.0.1"]
+    assert "topsecret" not in repr(address) + repr(source(port))
+
+
+def test_headers_are_those_of_the_host():
+    """Another host's are not sent."""
+    with serving(lambda *_: (200, {}, b"")) as port:
+        address = source(port, headers={"example.com": {"X-Key": "k"}}).resolve()
+
+    assert address.headers == {}
+
+
+def test_headers_do_not_follow_a_redirect():
+    """They are for the URL's own host, whatever they are called."""
+    asked = []
+
+    def elsewhere(method, path, headers):
+        asked.append(set(headers) & {"Authorization", "X-Key"})
+        return 200, {"Content-Length": "10"}, b""
+
+    with serving(elsewhere) as other:
+        to = {"Location": f"http://localhost:{other}/y"}
+        with serving(lambda *_: (302, to, b"")) as port:
+            address = source(port).resolve()
+
+    assert asked == [set()]
+    assert (address.url, address.size) == (f"http://127.0.0.1:{port}/x.safetensors", 10)
+
+
+@pytest.mark.parametrize("status", [403, 405, 501])
+def test_a_server_may_refuse_to_be_asked(status):
+    """Some answer GET alone; the size is not known then."""
+    with serving(lambda *_: (status, {}, b"")) as port:
+        assert source(port).resolve().size is None
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (401, AuthNeeded),
+        (404, NotThere),
+        (410, NotThere),
+        (429, SourceTrouble),
+        (503, SourceTrouble),
+    ],
+)
+def test_a_refusal_says_whose_fault_it_is(status, error):
+    """Ours, the manifest's or the server's."""
+    with (
+        serving(lambda *_: (status, {}, b"")) as port,
+        pytest.raises(error, match=r"x\.safetensors"),
+    ):
+        source(port).resolve()
+
+
+def test_a_server_that_is_not_there_is_no_answer():
+    """No network is no proof that a file is missing."""
+    with pytest.raises(SourceTrouble):
+        source(9).resolve()

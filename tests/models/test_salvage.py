@@ -1,0 +1,42 @@
+import hashlib
+import random
+
+from common.models.salvage import LABEL, salvage
+from common.models.staging import Identity, Staging
+
+SEGMENT = 2 << 20
+DATA = random.Random(3).randbytes(5 << 20)
+SEGMENTS = [
+    hashlib.sha256(DATA[at : at + SEGMENT]).hexdigest()
+    for at in range(0, len(DATA), SEGMENT)
+]
+IDENTITY = Identity(len(DATA), hashlib.sha256(DATA).hexdigest())
+
+
+def salvaged(tmp_path, damaged):
+    """Return the bytes that were saved, and the blocks that staging then has."""
+    path = tmp_path / "damaged"
+    path.write_bytes(damaged)
+    folder = tmp_path / "staging"
+    saved = salvage(path, folder, IDENTITY, SEGMENTS, SEGMENT)
+    with Staging(folder, IDENTITY) as staging:
+        assert {one.label for one in staging.written.values()} <= {LABEL}
+        return saved, sorted(staging.written)
+
+
+def test_only_what_is_wrong_has_to_come_again(tmp_path):
+    """Good segments are in the staging, the damaged one is not."""
+    damaged = bytearray(DATA)
+    damaged[3 << 20] ^= 1
+
+    assert salvaged(tmp_path, damaged) == (3 << 20, [0, 1, 4])
+
+
+def test_a_file_that_was_cut_gives_what_is_left_of_it(tmp_path):
+    """A segment without its end is not saved."""
+    assert salvaged(tmp_path, DATA[: (4 << 20) + 5]) == (4 << 20, [0, 1, 2, 3])
+
+
+def test_another_file_gives_nothing(tmp_path):
+    """Nothing of it is mistaken for ours."""
+    assert salvaged(tmp_path, bytes(len(DATA))) == (0, [])

@@ -1,0 +1,125 @@
+"""Sources are asked in order, and left when they go wrong too often."""
+
+import pytest
+
+from common.models.errors import AuthNeeded, SourcesFailed
+from common.models.limits import Patience
+from common.models.sources.address import Address, NotThere, SourceTrouble
+from common.models.supply import Supply
+
+QUICK = Patience(strikes=3, backoff_s=0, busy_s=10, busy=2)
+
+
+class Here:
+    """A source that resolves to what it is given, in turn; the last for ever."""
+
+    def __init__(self, label, *places):
+        self.label = label
+        self.places = list(places) or [Address(f"http://{label}")]
+
+    def resolve(self):
+        place = self.places[0] if len(self.places) == 1 else self.places.pop(0)
+        if isinstance(place, Exception):
+            raise place
+        return place
+
+
+def supply(*sources):
+    """Return a supply of sources with these labels."""
+    made = [Here(s) if isinstance(s, str) else s for s in sources]
+    return Supply(made, QUICK, lanes=16)
+
+
+def asked(it, size=None, sha256=None):
+    """Return the label that is asked now."""
+    while (way := it.way(size, sha256)) is None:
+        pass
+    return way.label
+
+
+def test_a_burst_is_one_strike():
+    """Sixteen connections that break together say one thing."""
+    it = supply("a", "b")
+    way = it.way(None, None)
+    for _ in range(16):
+        it.failed(way, "cut")
+    assert asked(it) == "a"
+
+    it.failed(it.way(None, None), "cut")
+    it.failed(it.way(None, None), "cut")
+    assert asked(it) == "b"
+
+
+def test_a_block_forgives():
+    """Strikes are failures in a row."""
+    it = supply("a", "b")
+    for _ in range(9):
+        it.failed(it.way(None, None), "cut")
+        it.gained(it.way(None, None))
+    assert asked(it) == "a"
+
+
+def test_a_refusal_asks_the_source_once_more():
+    """A new address is tried; refused too, the source wants a token."""
+    it = supply(Here("a", Address("http://1"), Address("http://2")))
+    first = it.way(None, None)
+    it.refused(first, 403)
+    it.refused(first, 403)
+    second = it.way(None, None)
+    assert second.place.url == "http://2"
+    it.refused(second, 403)
+    with pytest.raises(AuthNeeded, match="403"):
+        it.way(None, None)
+
+
+def test_busy_means_fewer_connections_and_a_wait():
+    """And in the end, or for too long a wait, the next source."""
+    it = supply("a", "b", "c")
+    it.busy(it.way(None, None), 429, 5)
+    assert it.lanes == 8
+    assert 4 < it.seconds_to_wait() <= 5.5
+    it.busy(it.way(None, None), 503, 0)
+    it.busy(it.way(None, None), 503, 0)
+    assert (asked(it), it.lanes, it.seconds_to_wait()) == ("b", 16, 0)
+    it.busy(it.way(None, None), 429, 11)
+    assert asked(it) == "c"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        Here("a", NotThere("no")),
+        Here("a", AuthNeeded("no")),
+        Here("a", SourceTrouble("no")),
+        Here("a", Address("http://a", size=9)),
+        Here("a", Address("http://a", sha256="b")),
+    ],
+    ids=["not there", "auth", "trouble", "size", "sha256"],
+)
+def test_sources_without_the_file_are_passed_over(first):
+    """Before a byte is asked for."""
+    assert asked(supply(first, "b"), 10, "a") == "b"
+
+
+def test_a_source_may_stumble_while_resolving():
+    """Trouble is a strike; it is asked again."""
+    it = supply(Here("a", SourceTrouble("no"), Address("http://a")), "b")
+    assert asked(it) == "a"
+
+
+def test_the_end_says_what_each_source_did():
+    """All reasons are in one message, by label."""
+    it = supply(Here("a", NotThere("no such file")), "b")
+    it.leave(it.way(None, None), SourceTrouble("it is odd"))
+    with pytest.raises(SourcesFailed, match="a: no such file; b: it is odd"):
+        it.way(None, None)
+
+
+def test_an_old_report_does_not_leave_the_next_source():
+    """What a late connection says of the first is not held against the second."""
+    it = supply("a", "b")
+    way = it.way(None, None)
+    it.leave(way, NotThere("no"))
+    it.leave(way, NotThere("no"))
+    it.failed(way, "cut")
+    assert asked(it) == "b"
