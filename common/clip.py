@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 from common.errors import FieldError
-from common.fields import Priority, draw_seed, over_area
+from common.fields import Priority, over_area
 from common.job import Expected
 from common.request import Request
 from common.video import frames_for, nearest_clip_length
@@ -64,10 +64,8 @@ class Clip(Request):
 
     def settled(self) -> Self:
         """Return the request with its length in frames and its seed drawn."""
-        seed = draw_seed() if self.seed is None else self.seed
-        return self.model_copy(
-            update={"frames": self.length, "seconds": None, "seed": seed}
-        )
+        update = {"frames": self.length, "seconds": None}
+        return super().settled().model_copy(update=update)
 
     @classmethod
     def expected(cls, accepted: Mapping[str, Any]) -> Expected:

@@ -15,6 +15,8 @@ def field_table(request: type[Request]) -> str:
     rows = ["| field | takes | default | |", "|---|---|---|---|"]
     for name, field in schema["properties"].items():
         inner = {**_inner(field), **field}
+        if inner.get("readOnly"):  # the service's own: said in jobs, not asked for
+            continue
         default = "required" if name in required else _default(inner)
         rows.append(
             f"| `{name}` | {takes(inner)} | {default} | {inner['description']} |"

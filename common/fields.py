@@ -7,7 +7,6 @@ service. `x-ui` in the JSON schema is what a form needs beyond the type.
 
 from __future__ import annotations
 
-import secrets
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -43,11 +42,6 @@ def over_area(width: int, height: int, most: int, step: int) -> FieldError | Non
         f"{width}×{height} is over {most:,} pixels",
         f"at width {width} use height {most // width // step * step} or less",
     )
-
-
-def draw_seed() -> int:
-    """Draw a seed; 32 bits, so that it can be read out and typed in again."""
-    return secrets.randbelow(2**32)
 
 
 Prompt = Annotated[

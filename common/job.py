@@ -98,6 +98,8 @@ class Expected:
     fps: float | None = None
     audio: bool = False  #: a sound of about the video's length must be there
     count: int = 1  #: files
+    parts: int = 1  #: files that each of them is saved in, to be joined
+    sounds: tuple[str, ...] = ()  #: fields whose recordings go under joined parts
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class Progress:
     steps: int | None = None
     node: str | None = None  #: title of the node that runs
     eta_s: float | None = None
+    done_bytes: int | None = None  #: of the weights that are being fetched
+    total_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,13 @@ class Advanced:
 @dataclass(frozen=True)
 class Moved:
     """Jobs before it left the queue."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """It waits, and not for other jobs: its weights are on their way."""
+
+    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -184,6 +195,7 @@ Change = (
     Started
     | Advanced
     | Moved
+    | Held
     | Requeued
     | Deferred
     | CancelAsked
@@ -241,6 +253,10 @@ class Job:
                 return self._to(Status.RUNNING, progress=progress)
             case Moved():
                 return self._next()
+            case Held(progress=progress):
+                if self.status is not Status.QUEUED:
+                    raise IllegalMove(f"a {self.status} job does not wait")
+                return self._next(progress=progress)
             case Requeued():
                 return self._to(
                     Status.QUEUED,

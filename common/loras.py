@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from common.errors import UnknownLora
 from common.fields import Lora, PairedLora
+from common.workflow import Workflow
 
 SUFFIX = ".safetensors"
 
@@ -51,6 +52,18 @@ def with_files(lora: Lora, installed: Iterable[str] | None, field: str) -> Lora:
     return lora.model_copy(
         update={"name": high, "name_low": low, "strength_low": strength}
     )
+
+
+def insert(workflow: Workflow, title: str, file: str, strength: float) -> None:
+    """Put a LoRA before a node's `model`, behind those that are there; 0 is none."""
+    if strength != 0:
+        workflow.splice(
+            title,
+            "model",
+            "LoraLoaderModelOnly",
+            lora_name=file,
+            strength_model=strength,
+        )
 
 
 def lookup(name: str, installed: Iterable[str] | None, field: str) -> str:

@@ -1,23 +1,17 @@
-"""Whether the service can run a job now, and what is missing if it cannot."""
+"""
+Whether the service can run a job now, and what is missing if it cannot.
+
+It can when the volume holds the weights of one kind of request. Those that only other
+kinds load are said in notes, and such a request is refused (`jobs/volume.py`), or waits
+until they are fetched.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from difflib import get_close_matches
+from dataclasses import asdict, dataclass, replace
 
-from common.comfy import EngineUnreachable
 from common.runtime import Runtime
-
-# Where ComfyUI looks for what a loader loads. Source: ComfyUI's folder_paths.py.
-FOLDERS = {
-    "UNETLoader": "models/diffusion_models",
-    "CLIPLoader": "models/text_encoders",
-    "VAELoader": "models/vae",
-    "LoraLoaderModelOnly": "models/loras",
-    "CLIPVisionLoader": "models/clip_vision",
-    "AudioEncoderLoader": "models/audio_encoders",
-    "ModelPatchLoader": "models/model_patches",
-}
+from common.weights import Overall, Weight
 
 
 @dataclass(frozen=True)
@@ -30,10 +24,21 @@ class Missing:
     file: str | None = None
     looked_in: str | None = None
     near: str | None = None  #: a file that is there and has nearly that name
+    done_bytes: int | None = None  #: of the file, where this process fetches it
+    total_bytes: int | None = None
+    eta_s: float | None = None  #: until all that is being fetched is there
 
 
-async def missing(runtime: Runtime) -> list[Missing]:
-    """Return what is missing, most basic first; empty = ready."""
+@dataclass(frozen=True)
+class Found:
+    """What keeps jobs from running, most basic first, and what only some would need."""
+
+    missing: list[Missing]  #: empty = ready
+    notes: list[Missing]
+
+
+async def look(runtime: Runtime) -> Found:
+    """Return what is missing."""
     found = []
     if runtime.dispatcher.draining:
         found.append(Missing("draining", "the service is stopping"))
@@ -42,49 +47,73 @@ async def missing(runtime: Runtime) -> list[Missing]:
     if not runtime.dispatcher.alive:
         found.append(Missing("worker", "no slot works", "restart the service"))
     troubles = [engine.trouble() for engine in runtime.engines]
+    overall = await runtime.weights.overall()
     if all(troubles):
         found.append(Missing("engine", "; ".join(filter(None, troubles))))
-    else:
-        found += await absent_weights(runtime)
-    return found
-
-
-async def absent_weights(runtime: Runtime) -> list[Missing]:
-    """Return the weights of the workflow that an engine does not list."""
-    found = []
-    needed = runtime.service.workflow.weights()
-    for engine in runtime.engines:
-        if engine.trouble() is not None:
+    elif overall.state == "unknown":  # it was there a moment ago
+        found.append(Missing("engine", "no ComfyUI answers"))
+    layers = len(runtime.weights.layers)
+    notes = []
+    for weight in overall.weights:
+        if not weight.missing:
             continue
-        for file, (class_type, input_) in needed.items():
-            try:
-                listed = await engine.comfy.choices(class_type, input_)
-            except EngineUnreachable:
-                return [Missing("engine", f"no ComfyUI answers at {engine.comfy.url}")]
-            if file not in listed:
-                found.append(_absent(file, class_type, listed))
-    return found
+        said = absent(weight, overall, layers)
+        if weight.name in overall.needed:
+            found.append(said)
+        elif users := overall.only_some.get(weight.name):
+            notes.append(replace(said, message=f"{said.message}: {users} need it"))
+    return Found(found, notes)
 
 
-def _absent(file: str, class_type: str, listed: tuple[str, ...]) -> Missing:
-    folder = FOLDERS.get(class_type, "models")
-    near = get_close_matches(file, listed, n=1, cutoff=0.8)
+def absent(weight: Weight, overall: Overall, layers: int) -> Missing:
+    """Return what is to be said of a weight file that is not there."""
+    folder = f"models/{weight.folder}".rstrip("/")
+    message, hint = _words(weight, folder)
     return Missing(
         "weights",
-        f"ComfyUI does not list {file}",
-        f"put it into ComfyUI's {folder}",
-        file=file,
-        looked_in=folder,
-        near=near[0] if near else None,
+        message,
+        hint,
+        file=weight.name,
+        looked_in=folder if layers < 2 else f"{folder} of {layers} layers",
+        near=weight.near and weight.near.rpartition("/")[2],
+        done_bytes=weight.done_bytes if weight.found is not None else None,
+        total_bytes=weight.size if weight.found is not None else None,
+        eta_s=overall.eta_s if weight.coming else None,
     )
 
 
-def as_json(found: list[Missing], runtime: Runtime) -> dict[str, object]:
+def _words(weight: Weight, folder: str) -> tuple[str, str | None]:
+    if weight.found is None:
+        return (
+            f"ComfyUI does not list {weight.name}",
+            f"put it into ComfyUI's {folder}",
+        )
+    if weight.found.usable:
+        return (
+            f"ComfyUI does not list {weight.name}, which is on the volume",
+            f"tell ComfyUI of {folder}: `wan models path-map` writes how",
+        )
+    if weight.trouble is not None:
+        return (
+            f"{weight.name} could not be fetched ({weight.trouble.code}): {weight.why}",
+            weight.trouble.hint or "it is tried again by itself",
+        )
+    if not weight.coming:
+        return f"{weight.name} is not there", "it is fetched when a request needs it"
+    done, total = weight.done_bytes / 1e9, (weight.size or 0) / 1e9
+    of = f" of {total:.1f}" if total else ""
+    return f"{weight.name} is being fetched: {done:.1f}{of} GB", None
+
+
+def as_json(found: Found, runtime: Runtime) -> dict[str, object]:
     """Return the answer of GET /ready."""
     return {
-        "ready": not found,
-        "missing": [
-            {k: v for k, v in asdict(one).items() if v is not None} for one in found
-        ],
+        "ready": not found.missing,
+        "missing": [_said(one) for one in found.missing],
+        "notes": [_said(one) for one in found.notes],
         "timeline": runtime.timeline,
     }
+
+
+def _said(one: Missing) -> dict[str, object]:
+    return {k: v for k, v in asdict(one).items() if v is not None}

@@ -1,12 +1,13 @@
 """
 A request: a pydantic class whose fields say where in the workflow they go.
 
-Pure. The class is the API, its JSON schema, the CLI's options and the form in the
-Studio; nothing about a field is repeated anywhere else.
+Pure but for the seed it draws. The class is the API, its JSON schema, the CLI's options
+and the form in the Studio; nothing about a field is repeated anywhere else.
 """
 
 from __future__ import annotations
 
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from common.job import Expected
 from common.workflow import Workflow
 
 T = TypeVar("T")
+
+#: An upload id in the place of a file that is not looked at.
+STAND_IN = "00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,10 @@ class Request(BaseModel, ABC):
         return ()
 
     def settled(self) -> Self:
-        """Return the request with what was left open decided, such as the seed."""
-        return self
+        """Return the request with what was left open decided, such as its seed."""
+        if getattr(self, "seed", 0) is not None:
+            return self
+        return self.model_copy(update={"seed": draw_seed()})
 
     def fitted(self, media: Mapping[str, MediaFacts]) -> Self:
         """
@@ -221,6 +227,11 @@ def as_said(said: Mapping[str, str]) -> Iterator[None]:
             replace(one, field=said.get(one.field, one.field)) for one in error.errors
         )
         raise
+
+
+def draw_seed() -> int:
+    """Draw a seed; 32 bits, so that it can be read out and typed in again."""
+    return secrets.randbelow(2**32)
 
 
 def marks(metadata: list[Any], annotation: object) -> Iterator[object]:

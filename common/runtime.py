@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from common import engines
 from common.comfy import EngineUnreachable
+from common.engine.editors.weights import variant_of_card
 from common.job import Expected, Job
 from common.jobs.bus import Bus
 from common.jobs.collector import Collector
@@ -27,12 +28,20 @@ from common.jobs.limits import Limits
 from common.jobs.queue import Waiting
 from common.jobs.runner import Runner
 from common.jobs.store import Store
+from common.jobs.supply import Supply
+from common.manifest import Manifest
 from common.metrics import Metrics
+from common.models.ensurer import ModelEnsurer
+from common.models.errors import ModelsError
 from common.outputs import publish
 from common.service import Service
 from common.settings import BadSettings, Settings
+from common.storage import Storage
+from common.weights import Weights
 
 log = logging.getLogger(__name__)
+
+STORAGE = "Bytes that the weights take on the disks, counted at most once a minute."
 
 
 class DataInUse(Exception):
@@ -61,7 +70,12 @@ class Runtime:
         self.store = Store(database_url(settings, self.data), now)
         self.metrics = self._metrics()
         self.ledger = Ledger(
-            self.store, self.bus, self.waiting, retention_s, self.metrics.observe
+            self.store,
+            self.bus,
+            self.waiting,
+            retention_s,
+            self.metrics.observe,
+            settings.root_path,
         )
         self.estimator = Estimator(
             service,
@@ -77,6 +91,8 @@ class Runtime:
             service.output,
             self.estimator.oom_hint,
         )
+        self.ensurer, manifest = weights_of(settings)
+        self.supply = self._supply()
         self.dispatcher = Dispatcher(
             self.ledger,
             self.waiting,
@@ -84,8 +100,12 @@ class Runtime:
             Collector(self.files, publish, self._expected),
             list(self.engines),
             settings.max_attempts,
+            self.supply,
         )
         self.janitor = Janitor(self.store, self.ledger, self.files, retention_s)
+        self.weights = Weights(
+            service, self.engines, manifest, self.ensurer, self.supply
+        )
         self.intake = Intake(
             service,
             ledger=self.ledger,
@@ -98,6 +118,7 @@ class Runtime:
                 settings.max_upload_mb << 20, frozenset(settings.input_allow_hosts)
             ),
             choices=self.choices,
+            supply=self.supply,
         )
         self.desk = Desk(self.ledger, self.dispatcher, self.intake, self.janitor)
 
@@ -124,6 +145,12 @@ class Runtime:
             stack.push_async_callback(self.desk.aclose)
             self._spawn(stack, self.janitor.work())
             self._spawn(stack, self._note_engine())
+            if self.ensurer is not None and self.supply is not None:
+                self.supply.want(self.ensurer.needed_by(self.service))
+                self._spawn(stack, self.supply.work())
+                storage = Storage(self.ensurer.layers)
+                self.metrics.gauge("model_storage_bytes_used", STORAGE, storage.bytes)
+                self._spawn(stack, storage.work())
             yield self
 
     async def drain(self) -> None:
@@ -154,6 +181,19 @@ class Runtime:
         ):
             metrics.gauge(name, help_, read)
         return metrics
+
+    def _supply(self) -> Supply | None:
+        if self.ensurer is None:
+            return None
+        return Supply(
+            self.ensurer, self.waiting, self.ledger.hold, self.metrics, self._arrived
+        )
+
+    def _arrived(self) -> None:
+        """Look anew at what is there: a weight file has come."""
+        self.weights.forget()
+        for engine in self.engines:
+            engine.comfy.forget_choices()
 
     def _expected(self, job: Job) -> Expected:
         return self.service.request.expected(job.request)
@@ -197,6 +237,32 @@ def database_url(settings: Settings, data: Path) -> str:
     if settings.database_url is not None:
         return settings.database_url.get_secret_value()
     return f"sqlite:///{(data / 'jobs.sqlite3').as_posix()}"
+
+
+def weights_of(settings: Settings) -> tuple[ModelEnsurer | None, Manifest | None]:
+    """
+    Return what finds and fetches weights, None where that is not ours to do.
+
+    Beside it what is known of them: nothing, where nobody is to fetch them and the
+    manifest cannot be read.
+
+    Raises:
+        BadSettings: the manifest or the volume's own records cannot be used.
+    """
+    try:
+        if settings.supplies:
+            ensurer = ModelEnsurer.from_config(settings)
+            if settings.engine_kind == "nunchaku":
+                ensurer.variants |= variant_of_card()
+            return ensurer, ensurer.manifest
+        return None, Manifest.load(settings.models_manifest)
+    except ModelsError as error:
+        if settings.supplies:
+            raise BadSettings(
+                ": ".join(filter(None, (error.message, error.hint)))
+            ) from None
+        log.warning("weights: %s", error)
+        return None, None
 
 
 def limits(settings: Settings) -> Limits:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib.util
 import sys
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from common.estimate import Memory
+from common.modes import Mode, modes
 from common.request import Request, Variant
 from common.workflow import Workflow
 
@@ -60,6 +62,11 @@ class Service:
     def apply(self, request: Request) -> Workflow:
         """Return the workflow that serves a request, with its fields in place."""
         return request.apply(self.workflows[request.variant()])
+
+    @cached_property
+    def modes(self) -> tuple[Mode, ...]:
+        """The kinds of request that it takes, and the weights that each loads."""
+        return modes(self)
 
 
 def load(folder: Path) -> Service:

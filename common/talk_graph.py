@@ -1,7 +1,9 @@
 """
 A talking clip's graph: the exported one window, repeated until the sound is over.
 
-Pure. The nodes are those of `infinite-talk-v1/workflow_api.json`, by title.
+Each window is saved by itself, so that ComfyUI may forget its frames: joined in the
+graph, those of ten minutes would take hundreds of GB of the machine's memory. Pure; the
+nodes are those of `infinite-talk-v1/workflow_api.json`, by title.
 """
 
 from __future__ import annotations
@@ -25,8 +27,6 @@ SECOND = (
     "Mask 2",
 )
 SPEECH, HEARD, MASK = ("Speech", "Speech 2"), ("Heard", "Heard 2"), ("Mask", "Mask 2")
-#: Inputs that BatchImagesNode takes. Source: its definition in ComfyUI 0.12.1.
-BATCH = 50
 
 Link = list[Any]
 
@@ -35,7 +35,9 @@ def chain(
     graph: Workflow, *, frames: int, motion: int, seed: int, turn_s: float | None
 ) -> None:
     """
-    Make the graph's one window as many as `frames` take, and join what they make.
+    Make the graph's one window as many as `frames` take; each has a file of its own.
+
+    The file of a single one has the sound; those of several have none.
 
     Args:
         graph: patched in place.
@@ -50,10 +52,15 @@ def chain(
     else:
         _second_speaker(graph)
         titles += ("Heard 2", "Voice 2")
+    parts = windows(frames, motion)
+    if len(parts) > 1:
+        titles += ("Video", "Save video")
+        del graph.inputs("Video", "audio")["audio"]
+        if turn_s is not None:
+            del graph.nodes[graph.id_of("Both voices")]
     exported = Workflow({graph.id_of(t): graph.node(t) for t in titles}).copy()
-    parts: list[Link] = []
     previous: Link | None = None
-    for number, window in enumerate(windows(frames, motion)):
+    for number, window in enumerate(parts):
         suffix = f", window {number + 1}" if number else ""
         if previous is not None:
             _repeat(graph, exported, suffix)
@@ -62,14 +69,15 @@ def chain(
         graph.patch(f"Talk{suffix}", "length", window.length)
         graph.patch(f"Sampler{suffix}", "seed", seed + number)
         previous = _link(graph, f"Decode{suffix}")
-        parts.append(_kept(graph, suffix, window, previous))
-    graph.patch("Video", "images", _joined(graph, parts))
+        kept = _kept(graph, suffix, window, previous)
+        graph.patch(f"Video{suffix}", "images", kept)
 
 
 def _second_speaker(graph: Workflow) -> None:
     """Link the exported nodes of a second speaker."""
     graph.patch("Talk", "mode", "two_speakers")
     graph.patch("Talk", "model_patch", _link(graph, "InfiniteTalk for two"))
+    del graph.nodes[graph.id_of("InfiniteTalk")]
     graph.patch("Video", "audio", _link(graph, "Both voices"))
     talk = graph.node("Talk")["inputs"]
     talk["mode.audio_encoder_output_2"] = _link(graph, "Voice 2")
@@ -119,24 +127,6 @@ def _kept(graph: Workflow, suffix: str, window: Window, made: Link) -> Link:
         batch_index=window.skip,
         length=window.keep,
     )
-
-
-def _joined(graph: Workflow, parts: list[Link]) -> Link:
-    """Join the windows in as few steps as there are: each one copies every frame."""
-    while len(parts) > 1:
-        groups = [parts[at : at + BATCH] for at in range(0, len(parts), BATCH)]
-        parts = [
-            _add(
-                graph,
-                "BatchImagesNode",
-                f"Joined {len(groups)}.{number}",
-                **{f"images.image{place}": part for place, part in enumerate(group)},
-            )
-            if len(group) > 1
-            else group[0]
-            for number, group in enumerate(groups, 1)
-        ]
-    return parts[0]
 
 
 def _add(graph: Workflow, class_type: str, title: str, **inputs: object) -> Link:

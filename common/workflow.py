@@ -58,6 +58,14 @@ class Workflow:
             )
         return found[0]
 
+    def repeats(self, title: str) -> tuple[str, ...]:
+        """Return the ids of a node and of its repeats, which are titled "title, …"."""
+        return tuple(
+            id_
+            for id_, node in self.nodes.items()
+            if title_of(node) == title or title_of(node).startswith(f"{title}, ")
+        )
+
     def node(self, title: str) -> Node:
         """Return the one node with this title."""
         return self.nodes[self.id_of(title)]

@@ -27,6 +27,7 @@ from common.fields import (
     Steps,
     Width,
 )
+from common.loras import insert
 from common.request import Patch
 from common.service import Service
 from common.workflow import Workflow
@@ -62,13 +63,7 @@ class Generate(Clip):
         """Chain the LoRAs; without an image, run the same graph as text-to-video."""
         patched = super().apply(workflow)
         for lora in self.loras:
-            patched.splice(
-                "Shift",
-                "model",
-                "LoraLoaderModelOnly",
-                lora_name=lora.name,
-                strength_model=lora.strength,
-            )
+            insert(patched, "Shift", lora.name, lora.strength)
         if self.image is None:
             patched.unlink("Latent", "start_image")
         return patched

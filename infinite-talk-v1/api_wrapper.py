@@ -27,14 +27,13 @@ from common.fields import (
     Steps,
     Width,
     clip_length,
-    draw_seed,
     over_area,
     ui,
 )
 from common.job import Expected
 from common.request import MediaFacts, Patch, Request
 from common.service import Service
-from common.talk import FPS, MAX_SECONDS, WINDOW, frames_of
+from common.talk import FPS, MAX_SECONDS, WINDOW, frames_of, windows
 from common.talk_graph import chain
 from common.workflow import Workflow
 
@@ -100,8 +99,8 @@ TurnSeconds = Annotated[
     Field(
         ge=0,
         le=MAX_SECONDS,
-        description="When the second speaker begins: read from the first recording.",
-        json_schema_extra=ui("number", "second speaker", unit="s", advanced=True),
+        description="When the second speaker begins; follows from the first recording.",
+        json_schema_extra={"readOnly": True},
     ),
 ]
 
@@ -150,11 +149,6 @@ class Generate(Request):
                 "send all three, or none",
             )
 
-    def settled(self) -> Self:
-        """Return the request with its seed drawn."""
-        seed = draw_seed() if self.seed is None else self.seed
-        return self.model_copy(update={"seed": seed})
-
     def fitted(self, media: Mapping[str, MediaFacts]) -> Self:
         """Return the request with the clip's length, which is that of the sound."""
         for name in ("mask", "mask_2"):
@@ -166,11 +160,12 @@ class Generate(Request):
         if self.frames is not None and self.frames > there:
             message = f"is over the {there} frames that the recording lasts"
             raise InvalidInput.of("frames", message, f"use {there}, or leave it out")
+        turn_s = first_s if second else None
+        if self.turn_s not in (None, turn_s):
+            message = "is not to be chosen: it follows from the first recording"
+            raise InvalidInput.of("turn_s", message, "leave it out")
         return self.model_copy(
-            update={
-                "frames": self.frames or there,
-                "turn_s": first_s if second else None,
-            }
+            update={"frames": self.frames or there, "turn_s": turn_s}
         )
 
     @staticmethod
@@ -206,6 +201,8 @@ class Generate(Request):
             frames=accepted["frames"],
             fps=accepted["fps"],
             audio=True,
+            parts=len(windows(accepted["frames"], accepted["motion_frames"])),
+            sounds=("audio", "audio_2"),
         )
 
 

@@ -22,7 +22,6 @@ from common.fields import (
     Prompt,
     Seed,
     Steps,
-    draw_seed,
     over_area,
     ui,
 )
@@ -103,11 +102,6 @@ class Generate(Request):
             return  # the shape follows from the first picture
         if error := over_area(self.width, self.height, MAX_AREA, GRID):
             yield error
-
-    def settled(self) -> Self:
-        """Return the request with its seed drawn."""
-        seed = draw_seed() if self.seed is None else self.seed
-        return self.model_copy(update={"seed": seed})
 
     def fitted(self, media: Mapping[str, MediaFacts]) -> Self:
         """Return the request with its size, which may follow from the first picture."""

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from common.engine import definitions
 from common.service import find, load
 from tests.live import both
 from tests.pictures import png
@@ -81,13 +82,14 @@ async def test_windows_and_sound_fit_together(live):
     assert max(joints[80], joints[152]) < max(joints[:80]) * 1.5
 
 
-async def test_two_people_speak_one_after_the_other(live):
+@pytest.mark.parametrize("seconds", [1.0, 2.5], ids=["one window", "two"])
+async def test_two_people_speak_one_after_the_other(live, seconds):
     """As long as both recordings, handed in as parts of a form."""
     form = aiohttp.FormData()
     files = {
         "image": png(128, 128),
-        "audio": sound("opus", 1.0),
-        "audio_2": sound("mp3", 1.0),
+        "audio": sound("opus", seconds),
+        "audio_2": sound("mp3", seconds),
         "mask": png(128, 128),
         "mask_2": png(128, 128),
     }
@@ -100,7 +102,13 @@ async def test_two_people_speak_one_after_the_other(live):
     job = await live.finished(job["id"])
 
     assert job["status"] == "succeeded", job["error"]
-    assert job["outputs"][0]["frames"] == 50
+    assert job["outputs"][0]["frames"] == 50 * seconds
+    assert job["request"]["turn_s"] == seconds
+    retried = await live.post(f"/jobs/{job['id']}/retry")
+    assert (retried[0], retried[1]["request"]) == (202, job["request"])
+    _, heard = await decoded(live, job)
+    halves = np.array_split(heard, 2)
+    assert [float(np.abs(half).max()) > 0.5 for half in halves] == [True, True]
 
 
 async def uploaded(live, data):
@@ -152,6 +160,7 @@ async def test_a_data_uri_says_audio(live):
         ({"audio": text(sound("wav", 1.0)), "fps": 24}, 422, "fps"),
         ({"audio": text(sound("wav", 1.0)), "motion_frames": 8}, 422, "motion_frames"),
         ({"audio": text(sound("wav", 1.0)), "frames": 26}, 422, "frames"),
+        ({"audio": text(sound("wav", 1.0)), "turn_s": 0.5}, 422, "turn_s"),
         ({"audio": text(sound("wav", 1.0)), "mask": text(png())}, 422, "audio_2"),
         (
             {
@@ -166,7 +175,7 @@ async def test_a_data_uri_says_audio(live):
     ],
     ids=[
         "none", "a picture", "a video", "too short", "cut off", "image is sound",
-        "another pace", "motion", "too many frames", "mask alone", "mask size",
+        "another pace", "motion", "too many frames", "turn", "mask alone", "mask size",
     ],
 )  # fmt: skip
 async def test_bad_input_names_its_field(live, given, status, field):
@@ -175,3 +184,26 @@ async def test_bad_input_names_its_field(live, given, status, field):
 
     assert (answer[0], answer[1]["errors"][0]["field"]) == (status, field)
     assert (await live.get("/jobs"))[1]["jobs"] == []
+
+
+@pytest.mark.parametrize("speakers", ["single", "multi"])
+async def test_a_volume_with_one_of_the_patches_is_ready(
+    tmp_path, monkeypatch, speakers
+):
+    """For as many speakers as it is made for; others are refused by `audio_2`."""
+    there = (f"wan2.1_infiniteTalk_{speakers}_fp16.safetensors",)
+    monkeypatch.setitem(definitions.WEIGHTS, "model_patches", there)
+    voice, face = text(sound("wav", 0.4)), text(png(128, 128))
+    bodies = {
+        "single": request(audio=voice),
+        "multi": request(audio=voice, audio_2=voice, mask=face, mask_2=face),
+    }
+    async with both(tmp_path, service=load(find("infinite-talk-v1"))) as live:
+        job = await done(live, bodies.pop(speakers))
+        [other] = bodies.values()
+        status, refused = await live.post("/generate", json=other)
+        ready, said = await live.get("/ready")
+
+    assert job["outputs"]
+    assert (status, refused["errors"][0]["field"]) == (422, "audio_2")
+    assert (ready, len(said["notes"])) == (200, 1)

@@ -15,6 +15,7 @@ from common.job import (
     Deferred,
     Expired,
     Failed,
+    Held,
     IllegalMove,
     Job,
     JobError,
@@ -60,6 +61,7 @@ def test_a_run_that_succeeds_ends_with_full_progress_and_its_outputs():
         ([Expired(AT)], Status.EXPIRED),
         ([Started(AT), Requeued()], Status.QUEUED),
         ([Moved()], Status.QUEUED),
+        ([Held(Progress(stage="downloading"))], Status.QUEUED),
     ],
     ids=[
         "cancel while queued",
@@ -70,6 +72,7 @@ def test_a_run_that_succeeds_ends_with_full_progress_and_its_outputs():
         "waited too long",
         "attempt lost",
         "moved up",
+        "waits for weights",
     ],
 )
 def test_each_change_leads_to_its_status(changes, status):
@@ -137,6 +140,7 @@ CHANGES = st.sampled_from(
         Started(AT),
         Advanced(Progress(0.5)),
         Moved(),
+        Held(Progress(stage="downloading")),
         Requeued(),
         Deferred(),
         CancelAsked(AT),

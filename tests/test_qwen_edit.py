@@ -7,6 +7,7 @@ import aiohttp
 import pytest
 from PIL import Image
 
+from common.engine.editors import EditorMissing
 from common.jobs.outcome import Done, Spoiled
 from common.runtime import Runtime
 from common.service import find, load
@@ -154,3 +155,19 @@ def test_a_service_of_comfyui_is_not_run_by_the_editor(tmp_path):
     settings = Settings.read(data=tmp_path, engine="nunchaku")
     with pytest.raises(BadSettings, match="nunchaku"):
         Runtime(fastwan(), settings)
+
+
+async def test_a_model_that_cannot_run_is_said(live, monkeypatch):
+    """The job fails with a code of its own, what is missing, and where to read on."""
+
+    def missing(*_):
+        raise EditorMissing("nunchaku is not installed")
+
+    monkeypatch.setattr("common.engine.nodes.edit.editor", missing)
+    _, job = await live.post("/edit", json={"prompt": "x", "image": encoded()})
+    job = await live.finished(job["id"])
+
+    assert (job["status"], job["attempt"]) == ("failed", 1)
+    assert job["error"]["code"] == "model_unavailable"
+    assert "nunchaku is not installed" in job["error"]["message"]
+    assert "README" in job["error"]["hint"]

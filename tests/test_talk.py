@@ -127,14 +127,27 @@ def test_each_window_continues_the_one_before():
     assert [nodes[f"Sampler{w}"]["seed"] for w in ("", ", window 2", ", window 3")] == [
         7, 8, 9,
     ]  # fmt: skip
-    joined = patched.node("Joined 1.1")["inputs"]
-    assert list(joined) == [f"images.image{n}" for n in range(3)]
-    assert nodes["Video"]["images"] == [patched.id_of("Joined 1.1"), 0]
+
+
+def test_each_window_is_saved_by_itself():
+    """Nothing reads the frames of all of them; the sound is laid under them later."""
+    nodes, patched = graph(accepted(frames=200, seed=7))
+
+    saves = patched.repeats("Save video")
+    assert len(saves) == SERVICE.request.expected(
+        {"width": 640, "height": 640, "frames": 200, "fps": 25, "motion_frames": 9}
+    ).parts == 3  # fmt: skip
+    for save, window in zip(saves, ("", ", window 2", ", window 3"), strict=True):
+        video = patched.nodes[save]["inputs"]["video"]
+        assert video == [patched.id_of(f"Video{window}"), 0]
+        kept = "Decode" if not window else f"Kept{window}"
+        assert nodes[f"Video{window}"]["images"] == [patched.id_of(kept), 0]
+        assert "audio" not in nodes[f"Video{window}"]
 
 
 @pytest.mark.parametrize("given", [GIVEN, TWO], ids=["one", "two"])
 def test_ten_minutes_are_one_graph_that_comfyui_takes(given):
-    """Over two hundred windows, joined in two steps, each input of the right type."""
+    """Over two hundred windows, each saved, each input of the right type."""
     request = SERVICE.request.accept({**given, "frames": 15_000, "turn_s": 200.0})
     patched = request.apply(SERVICE.workflow)
 
@@ -148,7 +161,7 @@ def test_ten_minutes_are_one_graph_that_comfyui_takes(given):
     ]
     assert not wrong
     assert sum(n["class_type"] == "KSampler" for n in patched.nodes.values()) == 209
-    assert "Joined 5.5" in {n["_meta"]["title"] for n in patched.nodes.values()}
+    assert len(patched.repeats("Save video")) == 209
 
 
 def test_who_speaks_first_in_a_window_has_the_first_mask():
@@ -161,5 +174,14 @@ def test_who_speaks_first_in_a_window_has_the_first_mask():
     assert [first["mode.mask_1"], first["mode.mask_2"]] == masks
     assert [last["mode.mask_2"], last["mode.mask_1"]] == masks
     assert nodes["Heard, window 4"]["audio"] == [patched.id_of("Speech 2"), 0]
-    assert nodes["Video"]["audio"] == [patched.id_of("Both voices"), 0]
     assert nodes["Talk"]["model_patch"] == [patched.id_of("InfiniteTalk for two"), 0]
+    assert "InfiniteTalk" not in nodes
+
+
+def test_two_speakers_in_one_window_have_both_voices():
+    """ComfyUI lays the sound under a clip that it makes in one go."""
+    request = SERVICE.request.accept({**TWO, "frames": 50, "turn_s": 1.0})
+    nodes, patched = graph(request)
+
+    assert nodes["Video"]["audio"] == [patched.id_of("Both voices"), 0]
+    assert len(patched.repeats("Save video")) == 1

@@ -17,6 +17,7 @@ T2V = [
     "wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors",
     "wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors",
 ]
+I2V = [name.replace("t2v", "i2v") for name in T2V]
 
 
 def graph(**fields):
@@ -219,21 +220,39 @@ async def test_the_document_knows_the_alias(live):
     assert "starts with" in properties["image"]["description"]
 
 
-@pytest.mark.parametrize("gone", [T2V, T2V[1:]], ids=["both", "one"])
-async def test_a_volume_without_the_other_models_needs_an_image(
-    tmp_path, monkeypatch, gone
-):
-    """The refusal names the image and the files; with an image it works."""
-    there = [one for one in definitions.WEIGHTS["diffusion_models"] if one not in gone]
-    monkeypatch.setitem(definitions.WEIGHTS, "diffusion_models", tuple(there))
-    async with both(tmp_path, service=SERVICE) as live:
-        status, body = await live.submit()
-        taken, _ = await live.submit(image=PICTURE)
-        ready, _ = await live.get("/ready")
+LIGHTNING = [lightning("i2v", "v1", side)[0] for side in ("high", "low")]
 
-    assert (status, body["code"], taken, ready) == (422, "invalid_input", 202, 200)
+
+@pytest.mark.parametrize(
+    ("gone", "refused", "taken", "field"),
+    [
+        (T2V, {}, {"image": PICTURE}, "image"),
+        (T2V[1:], {}, {"image": PICTURE}, "image"),
+        (I2V, {"image": PICTURE}, {}, "image"),
+        (LIGHTNING, {"image": PICTURE}, {"image": PICTURE, "lightning": False},
+         "lightning"),
+    ],
+    ids=["no text-to-video", "half of it", "no image-to-video", "no Lightning"],
+)  # fmt: skip
+async def test_a_volume_with_some_weights_serves_what_it_can(
+    tmp_path, monkeypatch, gone, refused, taken, field
+):
+    """A refusal names the field that avoids it, and the files; readiness notes them."""
+    for folder, files in definitions.WEIGHTS.items():
+        there = tuple(file for file in files if file not in gone)
+        monkeypatch.setitem(definitions.WEIGHTS, folder, there)
+    async with both(tmp_path, service=SERVICE) as live:
+        status, body = await live.submit(**refused)
+        accepted, _ = await live.submit(**taken)
+        ready, said = await live.get("/ready")
+        card = (await live.get("/"))[1]
+
+    assert (status, body["code"], accepted, ready) == (422, "invalid_input", 202, 200)
     [error] = body["errors"]
-    assert error["field"] == "image"
-    assert "no text-to-video weights" in error["message"]
-    for file in T2V:
-        assert (file in error["hint"]) == (file in gone)
+    assert error["field"] == field
+    assert "this volume has no weights" in error["message"]
+    assert all(file in error["hint"] for file in gone)
+    assert said["missing"] == []
+    assert {note["file"] for note in said["notes"]} == set(gone)
+    states = {model["file"]: model["state"] for model in card["models"]}
+    assert {file for file, state in states.items() if state == "missing"} == set(gone)

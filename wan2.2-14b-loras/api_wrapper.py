@@ -34,6 +34,7 @@ from common.fields import (
     SwitchStep,
     Width,
 )
+from common.loras import insert
 from common.request import Patch, Variant
 from common.service import Service
 from common.workflow import Workflow
@@ -139,18 +140,8 @@ class Generate(Clip):
             patched.bypass("Low-noise Lightning", "model")
         for lora in self.loras:
             low = lora.strength if lora.strength_low is None else lora.strength_low
-            for title, name, strength in (
-                ("High-noise shift", lora.name, lora.strength),
-                ("Low-noise shift", lora.name_low or lora.name, low),
-            ):
-                if strength != 0:
-                    patched.splice(
-                        title,
-                        "model",
-                        "LoraLoaderModelOnly",
-                        lora_name=name,
-                        strength_model=strength,
-                    )
+            insert(patched, "High-noise shift", lora.name, lora.strength)
+            insert(patched, "Low-noise shift", lora.name_low or lora.name, low)
         return patched
 
 

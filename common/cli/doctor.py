@@ -159,8 +159,9 @@ def database(settings: Settings, folder: Path) -> Finding:
     """Look whether the job store opens."""
     import asyncio
 
+    from common.jobs.commits import Unusable
     from common.jobs.ledger import now
-    from common.jobs.store import Store, Unusable
+    from common.jobs.store import Store
     from common.runtime import database_url
 
     async def look(data: Path) -> None:

@@ -168,14 +168,19 @@ def _bar() -> Iterator[Show]:
 
         def show(job: Job) -> None:
             now = job["progress"]
+            done = now["value"]
+            if now.get("total_bytes"):  # of the download; the run has not begun
+                done = now["done_bytes"] / now["total_bytes"]
             progress.update(
-                task, completed=now["value"], description=_stage(job), detail=_rest(now)
+                task, completed=done, description=_stage(job), detail=_rest(now)
             )
 
         yield show
 
 
 def _stage(job: Job) -> str:
+    if job["progress"].get("total_bytes"):
+        return str(job["progress"]["stage"])
     if job["status"] == "queued" and job["queue_position"]:
         return f"queued, {job['queue_position']} before it"
     if job["status"] in ("queued", "canceling"):
@@ -191,6 +196,10 @@ def _rest(now: dict[str, Any]) -> str:
     'step 3/8, 12 s left'
     """
     parts = [f"step {now['step']}/{now['steps']}"] if now["step"] else []
+    if total := now.get("total_bytes"):
+        parts.append(
+            f"{now['done_bytes'] / 1e9:.1f} of {total / 1e9:.1f} GB of weights"
+        )
     if now["eta_s"] is not None:
         parts.append(f"{now['eta_s']:.0f} s left")
     return ", ".join(parts)

@@ -75,7 +75,7 @@ def parameters(request: type[Request]) -> list[inspect.Parameter]:
             annotation=_option(name, field, schema, name in request.media_fields()),
         )
         for name, field in schema["properties"].items()
-        if name != "prompt"
+        if name != "prompt" and not {**field, **_kind(field)}.get("readOnly")
     ]
 
 

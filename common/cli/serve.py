@@ -144,7 +144,7 @@ def listener(settings: Settings) -> Iterator[socket.socket]:
 @contextmanager
 def start_errors() -> Iterator[None]:
     """Say what keeps a service from starting, without a traceback."""
-    from common.jobs.store import Unusable
+    from common.jobs.commits import Unusable
     from common.ports import NoFreePort
     from common.runtime import DataInUse
 

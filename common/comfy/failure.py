@@ -89,6 +89,12 @@ def failure(error: Failed, *, hide: Iterable[str] = ()) -> Failure:
     where = f"in {error.node_type}" if error.node_type else "in the engine"
     loads = "Loader" in error.node_type
 
+    if kind == "EditorMissing":  # by our own engine
+        return Failure(
+            "model_unavailable",
+            f"The model cannot be used {where}: {said}",
+            "install or fetch what it names; the service's README lists all it needs",
+        )
     if _says(text, _STICKY):
         return Failure(
             "internal",

@@ -24,6 +24,7 @@ from common.jobs.outcome import (
     Spoiled,
     lost_in_restart,
 )
+from common.joined import join
 from common.outputs import BadOutput
 
 MAX_OUTPUT_BYTES = 4 << 30
@@ -83,9 +84,10 @@ class Collector:
     async def collect(self, job: Job, done: Done, engine: Comfy) -> Outcome:
         """Return what became of the files; all are whole, or none is published."""
         expected = self._expected(job)
-        files = _outputs(done.saved)[-expected.count :]
-        if len(files) < expected.count:
-            saved = f"{len(files)} of {expected.count} files" if files else "no file"
+        wanted = expected.count * expected.parts
+        files = _outputs(done.saved)[-wanted:]
+        if len(files) < wanted:
+            saved = f"{len(files)} of {wanted} files" if files else "no file"
             message = f"ComfyUI finished, but its output node saved {saved}"
             return Spoiled(JobError("no_output", message, _RERUN))
         sources: list[Path] = []
@@ -93,7 +95,10 @@ class Collector:
             for file in reversed(files):  # the last one is copied already
                 sources.insert(0, await self._copied(job, file, engine))
             async with self._room:
-                outputs = await self._check(sources, job, expected)
+                if expected.parts > 1:
+                    sources.append(self._files.incoming())
+                    await self._joined(sources[:-1], sources[-1], job, expected)
+                outputs = await self._check(sources[-expected.count :], job, expected)
         except OutputMissing as error:
             return Spoiled(JobError("no_output", str(error), _RERUN))
         except (BadOutput, OutputTooLarge) as error:
@@ -110,6 +115,14 @@ class Collector:
             for source in sources:
                 source.unlink(missing_ok=True)
         return Published(outputs, done.nodes)
+
+    async def _joined(
+        self, parts: Sequence[Path], film: Path, job: Job, expected: Expected
+    ) -> None:
+        """Join what was saved in parts."""
+        ids = [job.request[name] for name in expected.sounds]
+        sounds = [self._files.input(job.id, id_) for id_ in ids if id_ is not None]
+        await asyncio.to_thread(join, parts, sounds, film)
 
     async def _copied(self, job: Job, file: EngineFile, engine: Comfy) -> Path:
         """Return a local copy: the one made ahead, when it is of the right file."""

@@ -50,10 +50,12 @@ from common.jobs.outcome import (
 )
 from common.jobs.queue import Waiting
 from common.jobs.runner import Ran, Runner
+from common.jobs.supply import Supply
 
 log = logging.getLogger(__name__)
 
 READY_POLL_S = 30.0
+UNLOADED = ("missing_model", "corrupt_model")
 
 
 class Engine(Protocol):
@@ -83,6 +85,7 @@ class Dispatcher:
         collector: Collector,
         engines: list[Engine],
         max_attempts: int,
+        supply: Supply | None = None,
     ) -> None:
         self._ledger = ledger
         self._waiting = waiting
@@ -90,11 +93,13 @@ class Dispatcher:
         self._collector = collector
         self._engines = engines
         self._max_attempts = max_attempts
+        self._supply = supply
         self._slots: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy: set[str] = set()  #: jobs that a slot runs
         self._recovered: set[str] = set()  #: may be in an engine from before
         self.draining = False
+        self.spoilt = 0  #: how often an engine's process had to be given up
 
     @property
     def alive(self) -> bool:
@@ -112,6 +117,7 @@ class Dispatcher:
             self._recovered.add(job.id)
             if job.status is Status.QUEUED:
                 self._waiting.put(job.id, job.priority)
+                await self._admit(job.id)
             else:
                 self._waiting.put_first(job.id)
         self._slots = [
@@ -263,18 +269,40 @@ class Dispatcher:
                 await asyncio.sleep(0.5)
             case Lost(error=error, restart=restart):
                 if restart:
-                    await engine.restart()
+                    await self._restart(engine)
                 await self._try_again(job_id, error, engine)
             case Broken(error=error, restart=restart):
                 if restart:
-                    await engine.restart()
+                    await self._restart(engine)
                 if error.code == "out_of_memory":
                     # The models of another workflow may lie there: unload them.
                     with suppress(EngineUnreachable):
                         await engine.comfy.free()
                     await self._once_more(job_id, error, engine)
+                elif await self._mended(job_id, error):
+                    await self._try_again(job_id, error, engine)
                 else:
                     await self._fail(job_id, error)
+
+    async def _admit(self, job_id: str) -> None:
+        """Let a job wait for its weights, if they are not there."""
+        if self._supply is not None:
+            workflow, _ = await self._ledger.work_of(job_id)
+            self._supply.admit(job_id, workflow)
+
+    async def _mended(self, job_id: str, error: JobError) -> bool:
+        """Have weights that could not be loaded looked after, once a job."""
+        job = self._ledger.live(job_id)
+        if self._supply is None or error.code not in UNLOADED:
+            return False
+        if job is None or job.status is not Status.RUNNING or job.attempt > 1:
+            return False
+        workflow, _ = await self._ledger.work_of(job_id)
+        return self._supply.mend(workflow, corrupt=error.code == "corrupt_model")
+
+    async def _restart(self, engine: Engine) -> None:
+        self.spoilt += 1
+        await engine.restart()
 
     async def _once_more(self, job_id: str, error: JobError, engine: Engine) -> None:
         """Try a second time, and no third."""
@@ -303,6 +331,7 @@ class Dispatcher:
         if job is not None and job.status is Status.RUNNING:
             job = await self._ledger.insist(job_id, change)
         if job is not None and job.status is Status.QUEUED:
+            await self._admit(job_id)
             self._waiting.put_first(job_id)
         elif job is not None and job.status is Status.CANCELING:
             await self._end(job_id, Canceled(now()))

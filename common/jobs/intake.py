@@ -26,13 +26,12 @@ from common.job import Job
 from common.jobs.dispatcher import Dispatcher
 from common.jobs.files import Files
 from common.jobs.ledger import Ledger, now
-from common.jobs.store import Accepted, Key, Store, Upload
+from common.jobs.store import Accepted, Key, Store
+from common.jobs.supply import Supply
+from common.jobs.uploads import Upload
 from common.jobs.volume import Choices, check_weights, with_loras
-from common.request import MediaFacts, Request, as_said
+from common.request import STAND_IN, MediaFacts, Request, as_said
 from common.service import Service
-
-# Stands for a file while the other fields are checked; never stored.
-STAND_IN = str(uuid.UUID(int=0))
 
 # A picture of 16 megapixels takes 50 MB while it is decoded.
 DECODERS = 2
@@ -71,6 +70,7 @@ class Intake:
         queue_limit: int,
         limits: FetchLimits,
         choices: Choices,
+        supply: Supply | None = None,
     ) -> None:
         self._service = service
         self._request = service.request
@@ -82,8 +82,13 @@ class Intake:
         self._queue_limit = queue_limit
         self._limits = limits
         self._choices = choices
+        self._supply = supply
         self._reserved = 0
         self._decoding = asyncio.Semaphore(DECODERS)
+
+    async def _check_weights(self, request: Request) -> None:
+        if self._supply is None:  # else what is absent is fetched while the job waits
+            await check_weights(self._service, request, self._choices)
 
     async def submit(self, sent: Submission) -> Job:
         """
@@ -103,7 +108,7 @@ class Intake:
 
     async def _submitted(self, sent: Submission, key: Key | None) -> Job:
         request = await with_loras(self._checked(sent), self._choices)
-        await check_weights(self._service, request, self._choices)
+        await self._check_weights(request)
         self._check_room()
         self._reserved += 1
         try:
@@ -148,7 +153,7 @@ class Intake:
         self._check_open()
         self._check_room()
         request = self._request.accept(job.request)
-        await check_weights(self._service, request, self._choices)
+        await self._check_weights(request)
         return await self._commit(str(uuid.uuid4()), request, owner, earlier=job.id)
 
     async def upload(self, data: bytes, owner: str) -> Upload:
@@ -159,7 +164,7 @@ class Intake:
         upload, ours = await self._decoded(data, "file", kinds)
         await asyncio.to_thread(self._files.store_upload, upload.id, ours)
         try:
-            await self._store.add_upload(upload, owner)
+            await self._store.uploads.add(upload, owner)
         except BaseException:
             self._files.forget(uploads=[upload.id])
             raise
@@ -249,7 +254,7 @@ class Intake:
         return upload, True
 
     async def _uploaded(self, upload_id: str, field: str, owner: str) -> Upload:
-        upload = await self._store.upload(upload_id, owner)
+        upload = await self._store.uploads.get(upload_id, owner)
         if upload is None:
             raise InvalidInput.of(
                 field, "there is no such upload", "POST /uploads it again"
@@ -315,6 +320,8 @@ class Intake:
             self._files.forget([job_id], [upload.id for upload in uploads])
             return self._ledger.current(stored)
         self._ledger.waiting.put(job_id, job.priority)
+        if self._supply is not None:
+            self._supply.admit(job_id, patched)
         return stored
 
 

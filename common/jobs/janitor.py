@@ -52,7 +52,7 @@ class Janitor:
             while due := await self._store.ended_before(limit):
                 await self.remove(due)
                 removed += len(due)
-            gone = await self._store.forget_uploads(limit)
+            gone = await self._store.uploads.forget(limit)
             await asyncio.to_thread(self._files.forget, (), gone)
         jobs, uploads = await self._store.known_ids()
         orphans = await asyncio.to_thread(

@@ -12,13 +12,22 @@ import asyncio
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from common.errors import NotFound, ServiceError
-from common.job import Advanced, Change, IllegalMove, Job, Moved, Progress
+from common.job import (
+    Advanced,
+    Change,
+    Held,
+    IllegalMove,
+    Job,
+    Moved,
+    Progress,
+    Status,
+)
 from common.jobs.bus import Bus, Frame, Still
 from common.jobs.queue import Waiting
 from common.jobs.store import Accepted, Store
@@ -59,12 +68,14 @@ class Ledger:
         waiting: Waiting,
         retention_s: float,
         observe: Callable[[Job], None] = lambda job: None,
+        root: str = "",
     ) -> None:
         self.store = store
         self.bus = bus
         self.waiting = waiting
         self._retention_s = retention_s
         self._observe = observe
+        self._root = root
         self._live: dict[str, _Live] = {}
         self._over: OrderedDict[str, _Live] = OrderedDict()  #: the newest that ended
 
@@ -182,6 +193,19 @@ class Ledger:
         live.job = live.job.after(Advanced(progress))
         self._publish(live.job)
 
+    def hold(self, job_ids: Iterable[str], progress: Progress) -> None:
+        """Tell waiting jobs what they wait for; not committed."""
+        for job_id in job_ids:
+            live = self._live.get(job_id)
+            if (
+                live
+                and live.job.status is Status.QUEUED
+                and live.job.progress != progress
+                and not live.lock.locked()
+            ):
+                live.job = live.job.after(Held(progress))
+                self._publish(live.job)
+
     def queue_moved(self) -> None:
         """Tell those who watch waiting jobs their new place."""
         for job_id in self.waiting.ids():
@@ -198,7 +222,8 @@ class Ledger:
 
     def view(self, job: Job) -> dict[str, Any]:
         """Return a job as callers see it."""
-        return view(job, self.waiting.position(job.id), self._retention_s)
+        position = self.waiting.position(job.id)
+        return view(job, position, self._retention_s, self._root)
 
     def frame(self, job: Job) -> Frame:
         """Return a job as watchers are sent it."""

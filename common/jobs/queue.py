@@ -12,6 +12,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._order: list[tuple[int, int, str]] = []
+        self._parked: set[str] = set()
         self._numbers = count()
         self._arrived = asyncio.Event()
 
@@ -37,8 +38,22 @@ class Waiting:
         for index, (_, _, waiting) in enumerate(self._order):
             if waiting == job_id:
                 del self._order[index]
+                self._parked.discard(job_id)
                 return True
         return False
+
+    def park(self, job_id: str) -> None:
+        """Let others go before a job, until `release`; it keeps its place."""
+        self._parked.add(job_id)
+
+    def release(self, job_id: str) -> None:
+        """Let a parked job be taken again."""
+        self._parked.discard(job_id)
+        self._arrived.set()
+
+    def parked(self) -> list[str]:
+        """Return the waiting jobs that others go before."""
+        return [job_id for job_id in self.ids() if job_id in self._parked]
 
     def position(self, job_id: str) -> int | None:
         """Return how many jobs go before this one, or None when it is not waiting."""
@@ -48,8 +63,11 @@ class Waiting:
         return None
 
     async def next(self) -> str:
-        """Wait for a job and take it out."""
-        while not self._order:
+        """Wait for a job that is not parked, and take it out."""
+        while True:
+            for index, (_, _, job_id) in enumerate(self._order):
+                if job_id not in self._parked:
+                    del self._order[index]
+                    return job_id
             self._arrived.clear()
             await self._arrived.wait()
-        return self._order.pop(0)[2]

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from common.comfy import (
     Absent,
@@ -21,7 +21,6 @@ from common.comfy import (
     EngineInfo,
     EngineUnreachable,
     Finished,
-    Follower,
     History,
     Queued,
     Running,
@@ -29,7 +28,7 @@ from common.comfy import (
     WorkflowRejected,
     failure,
 )
-from common.events import Ended, EngineFile, Event, Executed, Preview, Succeeded
+from common.events import Ended, Event, Executed, Preview, Succeeded
 from common.inputs.media import KINDS
 from common.job import Job, JobError, Started
 from common.jobs.estimator import device_name
@@ -45,37 +44,14 @@ from common.jobs.outcome import (
     Stopped,
     lost_in_restart,
 )
+from common.jobs.overdue import overdue
+from common.jobs.run import Run
 from common.progress import Meter
 from common.request import Request
-from common.workflow import Workflow
 
 log = logging.getLogger(__name__)
 
 TELL_S = 0.05  # people see no more than twenty changes a second
-
-
-@dataclass
-class Run:
-    """What the runner knows of the attempt it follows."""
-
-    job: Job
-    engine: Comfy
-    workflow: Workflow
-    meter: Meter
-    follower: Follower
-    output_node: str
-    began: float = field(default_factory=time.monotonic)
-    heard: float = field(default_factory=time.monotonic)
-    cancel_asked: float | None = None
-    cancel_sent: float = 0.0
-    started: asyncio.Task[None] | None = None  #: the commit that it runs
-    waiting_since: float | None = None  #: queued in ComfyUI while nothing runs there
-    told: float = 0.0  #: when the watchers last heard of progress
-    untold: bool = False
-    missed_since: float | None = None  #: neither in history nor in the queue
-    blind: bool = False  #: the socket was lost, so silence says nothing
-    succeeded: bool = False  #: by the events; history has the last word
-    saved: tuple[EngineFile, ...] = ()  #: by the output node, as the events said
 
 
 @dataclass(frozen=True)
@@ -121,7 +97,7 @@ class Runner:
                 workflow,
                 Meter.of(workflow),
                 follower,
-                workflow.id_of(self._output_title),
+                workflow.repeats(self._output_title),
                 blind=adopt,
             )
             self._runs[job.id] = run
@@ -140,7 +116,7 @@ class Runner:
     async def conclude(self, ran: Ran) -> Outcome:
         """Return how a run ended, from ComfyUI's history."""
         while True:
-            outcome = await self._look(ran.run) or await self._overdue(ran.run)
+            outcome = await self._look(ran.run) or await overdue(ran.run, self.limits)
             if outcome is not None:
                 return outcome
             await asyncio.sleep(TELL_S)
@@ -151,7 +127,7 @@ class Runner:
         if run is None:
             return False
         run.cancel_asked = run.cancel_asked or time.monotonic()
-        await self._send_cancel(run)
+        await run.send_cancel()
         return True
 
     async def _submit(self, run: Run) -> Outcome | None:
@@ -187,7 +163,8 @@ class Runner:
             run.workflow.patch(file.title, file.input, name)
         # A prefix of our own: a cached graph still saves a fresh file under it.
         prefix = f"wan/{run.job.prompt_id}/output"
-        run.workflow.patch(self._output_title, "filename_prefix", prefix)
+        for node in run.output_nodes:
+            run.workflow.nodes[node]["inputs"]["filename_prefix"] = prefix
         return dict(run.workflow.nodes)
 
     def _rejected(self, error: WorkflowRejected, run: Run) -> JobError:
@@ -217,25 +194,19 @@ class Runner:
                     outcome = await self._look(run)
                 case Succeeded():
                     run.succeeded = True
-                case Executed(node=node, files=files) if node == run.output_node:
-                    run.saved = files
+                case Executed(node=node, files=files) if node in run.output_nodes:
+                    run.saved += files
                     self._note(run, event)
                 case Preview(data=data, content_type=content_type):
                     run.heard = time.monotonic()
                     self._ledger.bus.show(run.job.id, data, content_type)
                 case _:
                     self._note(run, event)
-            outcome = outcome or await self._overdue(run)
+            outcome = outcome or await overdue(run, self.limits)
             if outcome is not None:
                 return outcome
             if run.cancel_asked and time.monotonic() - run.cancel_sent > 1:
-                await self._send_cancel(run)
-
-    async def _send_cancel(self, run: Run) -> None:
-        """Ask ComfyUI; an interrupt between two nodes can miss, so ask repeatedly."""
-        run.cancel_sent = time.monotonic()
-        with suppress(EngineUnreachable):
-            await run.engine.cancel(run.job.prompt_id)
+                await run.send_cancel()
 
     def _note(self, run: Run, event: Event) -> None:
         """Move the meter, and tell the watchers unless they were just told."""
@@ -271,7 +242,8 @@ class Runner:
     def _verdict(self, run: Run, history: History) -> Outcome:
         match history.status:
             case "success":
-                saved = history.files_by_node.get(run.output_node, ())
+                by_node = (history.files_by_node.get(n, ()) for n in run.output_nodes)
+                saved = tuple(file for files in by_node for file in files)
                 return Done(saved, dict(run.meter.seconds))
             case "interrupted":
                 return Stopped()
@@ -344,53 +316,6 @@ class Runner:
             ),
             restart=True,
         )
-
-    async def _overdue(self, run: Run) -> Outcome | None:
-        """Judge a run that goes on: is it over its time, or silent for too long?"""
-        at = time.monotonic()
-        if run.cancel_asked is not None:
-            if at - run.cancel_asked < self.limits.cancel_s:
-                return None
-            return Lost(_unstoppable(), restart=True)
-        if at - run.began > self.limits.job_s:
-            return await self._give_up(run, "timeout", f"{self.limits.job_s:.0f} s")
-        quiet_s = self.limits.silence_s(run.meter)
-        if not run.blind and at - run.heard > quiet_s:
-            what = f"{quiet_s:.0f} s without progress while {run.meter.stage}"
-            return await self._give_up(run, "stalled", what)
-        return None
-
-    async def _give_up(self, run: Run, code: str, after: str) -> Outcome:
-        """Stop a run that is overdue; the engine is restarted if it does not obey."""
-        stopped = await self._stop(run)
-        error = JobError(
-            code,
-            f"stopped after {after}",
-            "a smaller size, fewer frames or fewer steps take less time",
-            retryable=code == "stalled",
-        )
-        return Broken(error, restart=not stopped)
-
-    async def _stop(self, run: Run) -> bool:
-        """Interrupt, and wait a little; return whether ComfyUI let go."""
-        end = time.monotonic() + self.limits.cancel_s / 3
-        while time.monotonic() < end:
-            await self._send_cancel(run)
-            with suppress(EngineUnreachable):
-                state = await run.engine.state(run.job.prompt_id)
-                if isinstance(state, Absent | Finished):
-                    return True
-            await run.follower.next(min(0.5, self.limits.poll_s))
-        return False
-
-
-def _unstoppable() -> JobError:
-    return JobError(
-        "engine_lost",
-        "ComfyUI did not stop when asked, and was restarted",
-        "send the job again",
-        retryable=True,
-    )
 
 
 def _texts(job: Job) -> tuple[str, ...]:

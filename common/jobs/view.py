@@ -19,9 +19,16 @@ LEGACY_STATUS = {
 }
 
 
-def view(job: Job, position: int | None, retention_s: float) -> dict[str, Any]:
-    """Return the Job of API.md; `position` is its place in the queue, from 0."""
-    here = f"/jobs/{job.id}"
+def view(
+    job: Job, position: int | None, retention_s: float, root: str = ""
+) -> dict[str, Any]:
+    """
+    Return the Job of API.md.
+
+    `position` is its place in the queue, from 0; `root` the path that a proxy serves
+    us under.
+    """
+    here = f"{root}/jobs/{job.id}"
     return {
         "id": job.id,
         "job_id": job.id,
@@ -83,7 +90,7 @@ def seconds(start: datetime | None, end: datetime | None) -> float | None:
     return round(max(0.0, (end - start).total_seconds()), 3)
 
 
-def legacy_view(job: Job) -> dict[str, Any]:
+def legacy_view(job: Job, root: str = "") -> dict[str, Any]:
     """Return the first public form, which `GET /status/{id}` keeps answering."""
     done = job.status is Status.SUCCEEDED and job.outputs
     return {
@@ -92,5 +99,5 @@ def legacy_view(job: Job) -> dict[str, Any]:
         "progress": round(job.progress.value * 100),
         "message": job.progress.stage,
         "error": job.error.message if job.error else None,
-        "download_url": f"/download/{job.id}" if done else None,
+        "download_url": f"{root}/download/{job.id}" if done else None,
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from common.errors import InvalidInput
 from common.loras import with_files
+from common.modes import Mode, given
 from common.request import Request
 from common.service import Service
 
@@ -33,27 +34,45 @@ async def with_loras(request: Request, choices: Choices) -> Request:
 
 async def check_weights(service: Service, request: Request, choices: Choices) -> None:
     """
-    Refuse a request for a variant whose weights the volume does not hold.
+    Refuse a request whose weights the volume does not hold, when another would work.
 
-    While no engine answers, that is ComfyUI's to judge. The main workflow's weights are
-    GET /ready's matter: without them nothing works.
+    While no engine answers, that is ComfyUI's to judge; where nothing works, GET /ready
+    says what is missing.
 
     Raises:
-        InvalidInput: naming the field that avoids the variant, and the missing files.
+        InvalidInput: naming the field that avoids the missing files, and the files.
     """
-    variant = request.variant()
-    if variant is None:
+    absent = await _absent(service.apply(request).weights(), choices)
+    if not absent:
         return
+    usable = [m for m in service.modes if not await _absent(m.weights, choices)]
+    if not usable:
+        return
+    asked = given(request)
+
+    def changes(mode: Mode) -> list[str]:
+        return [name for name, on in asked.items() if mode.given[name] is not on]
+
+    field, *_ = changes(min(usable, key=lambda mode: len(changes(mode))))
+    is_file, on = field in service.request.media_fields(), asked[field]
+    send = (
+        ("leave it out" if on else "send one") if is_file else f"send {not on}".lower()
+    )
+    have = f"for requests {'with' if on else 'without'} it"
+    raise InvalidInput.of(
+        field,
+        f"this volume has no weights {have}" + ("" if on else ", so it is required"),
+        f"{send}, or put there: {', '.join(absent)}",
+    )
+
+
+async def _absent(
+    weights: Mapping[str, tuple[str, str]], choices: Choices
+) -> list[str]:
+    """Return the files that are not listed; none while no engine answers."""
     absent = []
-    for file, (class_type, input_) in service.apply(request).weights().items():
+    for file, (class_type, input_) in weights.items():
         listed = await choices(class_type, input_)
-        if listed is None:
-            return
-        if file not in listed:
+        if listed is not None and file not in listed:
             absent.append(file)
-    if absent:
-        raise InvalidInput.of(
-            variant.without[0],
-            f"this volume has no {variant.title} weights, so it is required",
-            f"send one, or put there: {', '.join(absent)}",
-        )
+    return absent

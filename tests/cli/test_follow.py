@@ -92,3 +92,22 @@ def test_what_did_not_succeed_ends_the_command(job, words, hint):
 
     assert caught.value.hint == hint
     assert caught.value.code == 1
+
+
+def test_weights_on_their_way_are_shown_instead_of_queued():
+    """Bytes and time left; a job that only waits says so."""
+    fetching = {
+        "status": "queued",
+        "queue_position": 2,
+        "progress": {
+            "stage": "downloading",
+            "value": 0.0,
+            "step": None,
+            "eta_s": 60.0,
+            "done_bytes": 3_100_000_000,
+            "total_bytes": 18_800_000_000,
+        },
+    }
+
+    assert follow._stage(fetching) == "downloading"
+    assert follow._rest(fetching["progress"]) == "3.1 of 18.8 GB of weights, 60 s left"

@@ -66,6 +66,12 @@ CUDA_OOM = (
             "Model in folder 'loras' with filename 'x.safetensors' not found.",
             "missing_model",
         ),
+        (
+            "QwenImageEdit",
+            "EditorMissing",
+            "/srv/models has no svdq-int4.safetensors; not found",
+            "model_unavailable",
+        ),
         ("SaveVideo", "OSError", "[Errno 28] No space left on device", "no_space"),
         ("SaveVideo", "OSError", "[Errno 122] Disk quota exceeded: 'a'", "no_space"),
         ("KSampler", "RuntimeError", "tensor a (4) must match b (8)", "internal"),

@@ -6,10 +6,19 @@ import sys
 import tempfile
 import time
 import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from common.job import Job
+from common.jobs.store import Accepted, Store
+from common.request import MediaInput
+from common.workflow import Workflow
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+GRAPH = Workflow({"1": {"class_type": "Any", "inputs": {"text": "狐"}}})
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
@@ -85,3 +94,38 @@ def wait_for(port, server):
                 return
         time.sleep(0.05)
     raise RuntimeError("PostgreSQL did not start")
+
+
+class Clock:
+    def __init__(self):
+        self.time = AT
+
+    def __call__(self):
+        return self.time
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def store(request, tmp_path, clock):
+    """Open an empty store, on either kind of database."""
+    url = address(tmp_path)
+    if request.param == "postgresql":
+        url = await request.getfixturevalue("new_database")()
+    store = Store(url, clock)
+    await store.open()
+    yield store
+    await store.aclose()
+
+
+def address(folder):
+    return f"sqlite:///{folder / 'jobs.sqlite3'}"
+
+
+def accepted(owner="", key=None, uploads=(), **changes):
+    job = Job(str(uuid.uuid4()), "fastwan", "comfyui", {"prompt": "狐"}, AT)
+    media = (MediaInput("image", "u1", "First", "image"),)
+    return Accepted(replace(job, **changes), GRAPH, media, owner, key, uploads)

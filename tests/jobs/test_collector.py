@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from dataclasses import replace
 
 import pytest
 
@@ -99,4 +100,29 @@ async def test_a_copy_that_fails_ahead_is_told_when_it_is_wanted(runs):
 
     assert isinstance(outcome, Spoiled)
     assert outcome.error.code == "no_output"
+    assert left(live) == []
+
+
+async def test_a_film_of_which_a_part_is_missing_is_not_published(runs):
+    """The error counts the files."""
+    live, comfy, _, [(job, files), _] = runs
+    parts = replace(live.runtime.service.request.expected(job.request), parts=3)
+    collector = Collector(live.runtime.files, publish, lambda job: parts)
+    outcome = await collector.collect(job, Done(files, {}), comfy)
+
+    assert isinstance(outcome, Spoiled)
+    assert "1 of 3 files" in outcome.error.message
+    assert left(live) == []
+
+
+async def test_a_film_in_parts_is_joined(runs):
+    """Both jobs' films as one; the parts are gone."""
+    live, comfy, _, [(_, one), (job, other)] = runs
+    expected = live.runtime.service.request.expected(job.request)
+    whole = replace(expected, frames=2 * expected.frames, parts=2)
+    collector = Collector(live.runtime.files, publish, lambda job: whole)
+    outcome = await collector.collect(job, Done((*one, *other), {}), comfy)
+
+    assert isinstance(outcome, Published)
+    assert outcome.outputs[0].frames == 2 * job.outputs[0].frames
     assert left(live) == []

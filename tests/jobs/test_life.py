@@ -152,35 +152,6 @@ async def test_an_engine_that_forgets_gets_the_job_again(tmp_path):
         assert len(ids) == len(set(ids)) == 2
 
 
-async def test_a_silent_sampler_is_stopped(tmp_path):
-    """No progress for longer than the phase allows ends the job as stalled."""
-    async with both(tmp_path, limits={**QUICK, "load_s": 1.0}) as live:
-        await live.fault(hang_at_node="KSampler", times=1)
-        stalled = await live.finished((await live.job())["id"])
-
-        assert stalled["error"]["code"] == "stalled"
-        assert stalled["error"]["hint"]
-
-
-async def test_a_dead_worker_is_noticed(tmp_path):
-    """Prompts taken and none run: said by name after the last attempt."""
-    async with both(tmp_path, limits=QUICK, max_attempts=1) as live:
-        await live.fault(zombie=True)
-        failed = await live.finished((await live.job())["id"])
-
-        assert failed["error"]["code"] == "engine_lost"
-        assert "worker" in failed["error"]["message"]
-
-
-async def test_a_job_over_its_time_is_stopped(tmp_path):
-    """However lively it is."""
-    limits = {**QUICK, "job_s": 0.5}
-    async with both(tmp_path, speed=0.2, limits=limits) as live:
-        failed = await live.finished((await live.job(steps=50))["id"])
-
-        assert failed["error"]["code"] == "timeout"
-
-
 async def test_a_restarted_wrapper_adopts_what_runs(tmp_path):
     """One prompt in the engine, one video, and the queue goes on behind it."""
     async with engine(tmp_path / "engine", speed=1) as engine_url:

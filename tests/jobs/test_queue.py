@@ -37,6 +37,21 @@ def test_a_job_can_leave():
     assert len(waiting) == 1
 
 
+async def test_others_go_before_a_parked_job():
+    """It keeps its place and is taken as soon as it is released."""
+    waiting = queue(("a", 1), ("b", 3))
+    waiting.park("a")
+
+    assert await waiting.next() == "b"
+    assert (waiting.position("a"), waiting.parked()) == (0, ["a"])
+    later = asyncio.create_task(waiting.next())
+    await asyncio.sleep(0)
+    assert not later.done()
+    waiting.release("a")
+    assert await later == "a"
+    assert waiting.parked() == []
+
+
 async def test_two_slots_never_get_the_same_job():
     """Who waits is woken when one comes, and each job is handed out once."""
     waiting = Waiting()
