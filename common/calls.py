@@ -73,6 +73,15 @@ class Calls:
         # A company's proxy has no way back to this machine.
         self._session.trust_env = self.near is None
 
+    def path_of(self, link: str) -> str:
+        """
+        Return where a link that the service gave leads, from its address on.
+
+        Behind a proxy the links begin with the path that it serves the service under,
+        which is the end of our address too.
+        """
+        return link.removeprefix(urlsplit(self.url).path)
+
     def close(self) -> None:
         """Close the connections."""
         self._session.close()

@@ -68,6 +68,10 @@ class Client:
         """Where the service is."""
         return self._calls.url
 
+    def address_of(self, link: str) -> str:
+        """Return the whole address of a link in one of the service's answers."""
+        return self.url + self._calls.path_of(link)
+
     def __enter__(self) -> Client:
         return self
 
@@ -220,6 +224,7 @@ class Client:
     def _fetch(self, wanted: JsonObject, file: BinaryIO, update: Any) -> None:
         """Read a file to its end, going on where a connection broke."""
         size, at = wanted["size_bytes"], 0
+        path = self._calls.path_of(wanted["url"])
         end = time.monotonic() + self._calls.patience_s
         while at < size:
             headers = {"Accept-Encoding": "identity"}
@@ -230,7 +235,7 @@ class Client:
                 }
             try:
                 with self._calls.call(
-                    "GET", wanted["url"], headers=headers, stream=True
+                    "GET", path, headers=headers, stream=True
                 ) as answer:
                     if at and answer.status_code != requests.codes.partial_content:
                         raise BadDownload(f"{wanted['name']} changed on the way")

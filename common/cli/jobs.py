@@ -74,7 +74,7 @@ def watch(job_id: Id, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
         job = outcome(watched(client, find(client, job_id), as_json=as_json))
         if not as_json:
             for one in job["outputs"]:
-                put(client.url + one["url"])
+                put(client.address_of(one["url"]))
         say(summary(job))
 
 
