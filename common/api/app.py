@@ -14,6 +14,8 @@ from common.api import (
     estimate,
     jobs,
     legacy,
+    models,
+    ping,
     problems,
     schema,
     service_card,
@@ -53,12 +55,14 @@ def create(runtime: Runtime) -> FastAPI:
     app.state.runtime = runtime
     problems.install(app)
     app.include_router(service_card.routes(runtime))
+    app.include_router(models.routes(runtime))
+    app.include_router(ping.routes(runtime))
     app.include_router(jobs.routes(runtime))
     app.include_router(estimate.routes(runtime))
     app.include_router(uploads.routes(runtime))
     app.include_router(legacy.routes(runtime))
-    app.include_router(docs.routes(service))
-    app.openapi = partial(schema.document, app, service.request)  # type: ignore[method-assign]
+    app.include_router(docs.routes(service, settings.root_path))
+    app.openapi = partial(schema.document, app, service.request, settings.root_path)  # type: ignore[method-assign]
     app.add_middleware(Gate, policy=policy(settings))
     return app
 
@@ -80,4 +84,5 @@ def policy(settings: Settings) -> Policy:
         hosts=hosts,
         origins=frozenset(settings.cors_origins),
         max_body_bytes=(settings.max_upload_mb << 20) + MULTIPART_SLACK_BYTES,
+        root=settings.root_path,
     )

@@ -17,11 +17,11 @@ SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5.29.5"
 _INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
-def routes(service: Service) -> APIRouter:
-    """Return the route."""
+def routes(service: Service, root: str = "") -> APIRouter:
+    """Return the route; `root` is the path that a proxy serves us under."""
     router = APIRouter()
     page = get_swagger_ui_html(
-        openapi_url="/openapi.json",
+        openapi_url=f"{root}/openapi.json",
         title=service.title,
         swagger_js_url=f"{SWAGGER}/swagger-ui-bundle.js",
         swagger_css_url=f"{SWAGGER}/swagger-ui.css",

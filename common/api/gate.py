@@ -35,7 +35,10 @@ from common.errors import (
 log = logging.getLogger(__name__)
 
 # Probes have no key, and the documentation holds nothing that the source does not.
-OPEN_PATHS = frozenset({"/health", "/ready", "/docs", "/openapi.json"})
+MODELS_HEALTH = "/health/models"
+OPEN_PATHS = frozenset(
+    {"/health", MODELS_HEALTH, "/ready", "/ping", "/docs", "/openapi.json"}
+)
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 SECURITY_HEADERS = {
@@ -65,6 +68,7 @@ class Policy:
     hosts: frozenset[str]  #: host names we answer to; empty = any
     origins: frozenset[str]  #: origins of web pages that may call us
     max_body_bytes: int
+    root: str = ""  #: the path that a proxy serves us under
 
 
 class Gate:
@@ -80,6 +84,7 @@ class Gate:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        self._place(scope)
         heads = Headers(scope=scope)
         given = heads.get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
@@ -104,6 +109,13 @@ class Gate:
                 log.exception("%s failed", request_id)
                 error = ServiceError("the service failed; its log has the request id")
             await problem(error, request_id)(scope, receive, sender)
+
+    def _place(self, scope: Scope) -> None:
+        """Put the request under our path, whether the proxy stripped it or not."""
+        root = self._policy.root
+        if root and not scope["path"].startswith(f"{root}/"):
+            scope["path"] = root + scope["path"]
+        scope["root_path"] = root
 
     def _check_host(self, heads: Headers) -> None:
         names = heads.getlist("host")
@@ -164,7 +176,9 @@ class Gate:
         Raises:
             Unauthorized: a key is needed, and this one is absent or unknown.
         """
-        if not self._digests or scope["path"] in OPEN_PATHS:
+        path = scope["path"].removeprefix(self._policy.root)
+        is_open = path in OPEN_PATHS or path.startswith(f"{MODELS_HEALTH}/")
+        if not self._digests or is_open:
             return ""
         kind, _, token = heads.get("authorization", "").partition(" ")
         key = token.strip() if kind.lower() == "bearer" else heads.get("x-api-key", "")

@@ -91,6 +91,7 @@ def routes(runtime: Runtime) -> APIRouter:
     ledger = runtime.ledger
     desk = runtime.desk
     max_file_bytes = runtime.settings.max_upload_mb << 20
+    root = runtime.settings.root_path
 
     async def generate(
         request: Request,
@@ -121,7 +122,7 @@ def routes(runtime: Runtime) -> APIRouter:
 
     async def answer(request: Request, job: Job, prefer: str | None) -> Response:
         """Return the job at once, or when it is over if the caller prefers to wait."""
-        headers = {"Location": f"/jobs/{job.id}"}
+        headers = {"Location": f"{root}/jobs/{job.id}"}
         if wait_s := preferred_wait_s(prefer):
             job = await while_connected(request, desk.wait(job, wait_s)) or job
             headers["Preference-Applied"] = f"wait={wait_s}"
@@ -167,7 +168,7 @@ def routes(runtime: Runtime) -> APIRouter:
         after = number(last_event_id)
         if job.status.terminal and job.version == after:
             return Response(status_code=204)  # tells a browser not to come again
-        frames = event_stream(job, ledger.watch(job, after))
+        frames = event_stream(job, ledger.watch(job, after), root)
         return EventSourceResponse(frames, headers=UNBUFFERED)
 
     @router.websocket("/jobs/{job_id}/ws", dependencies=[Depends(a_stream)])
@@ -190,7 +191,7 @@ def routes(runtime: Runtime) -> APIRouter:
                 await websocket.send_text(text)
                 over = seen.terminal
             elif seen is not None:
-                data = {"url": preview_url(job, seen)}
+                data = {"url": root + preview_url(job, seen)}
                 await websocket.send_json(
                     {"event": "preview", "id": None, "data": data}
                 )
@@ -254,7 +255,7 @@ async def while_connected(
 
 
 async def event_stream(
-    job: Job, changes: AsyncIterator[Frame | Still | None]
+    job: Job, changes: AsyncIterator[Frame | Still | None], root: str = ""
 ) -> AsyncIterator[bytes]:
     """Yield a job's changes as server-sent events, and a comment when it is quiet."""
     async for seen in changes:
@@ -262,7 +263,7 @@ async def event_stream(
             case Frame():
                 yield event_of(seen)
             case Still():
-                url = json.dumps({"url": preview_url(job, seen)})
+                url = json.dumps({"url": root + preview_url(job, seen)})
                 yield format_sse_event(event="preview", data_str=url)
             case None:
                 yield KEEPALIVE_COMMENT

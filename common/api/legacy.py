@@ -19,7 +19,7 @@ def routes(runtime: Runtime) -> APIRouter:
 
     @router.get("/status/{job_id}")
     async def status(job: AJob) -> Response:
-        return JSONResponse(legacy_view(job))
+        return JSONResponse(legacy_view(job, runtime.settings.root_path))
 
     @router.head("/download/{job_id}", include_in_schema=False)
     @router.get("/download/{job_id}", response_class=FileResponse)

@@ -25,11 +25,15 @@ class ProgressView(BaseModel):
     """How far a run is, over the whole graph."""
 
     value: float = Field(ge=0, le=1, description="Never goes back.")
-    stage: str
+    stage: str = Field(
+        description="downloading, verifying: a queued job's weights are on their way."
+    )
     step: int | None
     steps: int | None
     node: str | None
     eta_s: float | None
+    done_bytes: int | None = Field(description="Of the weights that are fetched.")
+    total_bytes: int | None
 
 
 class OutputView(BaseModel):
@@ -147,14 +151,19 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def document(app: FastAPI, request: type[Request]) -> dict[str, Any]:
-    """Return the OpenAPI document: what the framework finds, and what it cannot see."""
+def document(app: FastAPI, request: type[Request], root: str = "") -> dict[str, Any]:
+    """
+    Return the OpenAPI document: what the framework finds, and what it cannot see.
+
+    `root` is the path that a proxy serves us under.
+    """
     if app.openapi_schema is None:
         found = get_openapi(
             title=app.title,
             version=app.version,
             description=app.description,
             routes=app.routes,
+            servers=[{"url": root}] if root else None,
         )
         _, models = models_json_schema(
             [(Problem, "serialization"), (request, "validation")], ref_template=REF

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 import common
 from common.comfy import Comfy
 from common.gpu import gpus
-from common.readiness import absent_weights, as_json, missing
+from common.readiness import as_json, look
 from common.runtime import Runtime
 
 
@@ -22,13 +22,13 @@ def routes(runtime: Runtime) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["service"])
     service, settings = runtime.service, runtime.settings
+    root = settings.root_path
 
     @router.get("/")
     async def card() -> Response:
         """Say what is served here."""
-        absent = {one.file for one in await absent_weights(runtime)}
-        known = any(engine.trouble() is None for engine in runtime.engines)
-        state = {True: "missing", False: "present" if known else "unknown"}
+        states = {True: "missing", False: "present", None: "unknown"}
+        weights = await runtime.weights.look()
         return JSONResponse(
             {
                 "name": service.name,
@@ -37,8 +37,7 @@ def routes(runtime: Runtime) -> APIRouter:
                 "engine": settings.engine_kind,
                 "version": common.__version__,
                 "models": [
-                    {"file": file, "state": state[file in absent]}
-                    for file in service.workflow.weights()
+                    {"file": one.name, "state": states[one.missing]} for one in weights
                 ],
                 "limits": {
                     "queue": settings.queue_limit,
@@ -47,11 +46,13 @@ def routes(runtime: Runtime) -> APIRouter:
                     "retention_hours": settings.retention_hours,
                 },
                 "urls": {
-                    "generate": "/generate",
-                    "jobs": "/jobs",
-                    "docs": "/docs",
-                    "openapi": "/openapi.json",
-                    "ready": "/ready",
+                    "generate": f"{root}/generate",
+                    "jobs": f"{root}/jobs",
+                    "docs": f"{root}/docs",
+                    "openapi": f"{root}/openapi.json",
+                    "ready": f"{root}/ready",
+                    "models": f"{root}/models",
+                    "loras": f"{root}/loras",
                 },
             }
         )
@@ -64,8 +65,8 @@ def routes(runtime: Runtime) -> APIRouter:
     @router.get("/ready", responses={503: {"description": "Something is missing."}})
     async def ready() -> Response:
         """Say whether a job could run now, and what is missing if not."""
-        found = await missing(runtime)
-        return JSONResponse(as_json(found, runtime), 503 if found else 200)
+        found = await look(runtime)
+        return JSONResponse(as_json(found, runtime), 503 if found.missing else 200)
 
     @router.get("/system")
     async def system() -> Response:

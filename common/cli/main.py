@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 import common
-from common.cli import doctor, engine, estimate, generate, jobs, serve, services, up
+from common.cli import (
+    container,
+    doctor,
+    engine,
+    estimate,
+    generate,
+    jobs,
+    runpod,
+    serve,
+    services,
+    up,
+)
+from common.cli.models.app import app as models
 from common.cli.screen import EXIT_CODES, PLAIN, guarded, put
 
 app = typer.Typer(
@@ -53,8 +65,11 @@ app.add_typer(
     subcommand_metavar="SERVICE [OPTIONS]",
 )
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(models, name="models")
 app.add_typer(engine.app, name="engine")
+app.add_typer(runpod.app, name="runpod")
 app.command()(doctor.doctor)
+app.command()(container.container)
 app.command(cls=up.Up)(up.up)
 
 

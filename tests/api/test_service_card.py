@@ -40,6 +40,7 @@ async def test_a_service_that_can_work_is_ready(live):
     status, body = await live.get("/ready")
 
     assert (status, body["ready"], body["missing"]) == (200, True, [])
+    assert body["notes"] == []
     assert body["timeline"]["store"] <= body["timeline"]["engine"]
 
 

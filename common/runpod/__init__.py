@@ -1,0 +1,1 @@
+"""RunPod Serverless: the queue worker, and what a person needs around it."""
