@@ -106,32 +106,25 @@ def fetch_by_aria2(
         def read(view: memoryview, offset: int) -> int:
             return pread(file.fileno(), view, offset)
 
-        hashers = [
-            Hasher(mark, goal.size, read),
-            Hasher(mark, goal.size, read, SEGMENT),
-        ]
-        for hasher in hashers:
-            hasher.start()
+        hasher = Hasher(mark, goal.size, read, SEGMENT)
+        hasher.start()
         try:
             _follow(client, goal, address, staging, mark, notice, stop)
-            while any(hasher.is_alive() for hasher in hashers):
+            while hasher.is_alive():
                 if stop.is_set():
                     raise Stopped(f"{goal.name}: stopped; what came is kept")
-                hashers[0].join(0.05)
-                hashers[1].join(0.05)
+                hasher.join(0.05)
         finally:
             mark.stop()
-            for hasher in hashers:
-                hasher.join()
+            hasher.join()
     (staging / ARIA2).unlink(missing_ok=True)
-    whole, segments = hashers
-    if whole.digests != [goal.sha256]:
-        found = "".join(whole.digests) or "of a shorter file"
+    if hasher.sha256 != goal.sha256:
+        found = hasher.sha256 or "of a shorter file"
         raise WrongBytes(goal, found, {label: [(0, goal.size)]})
     notice(goal.size, goal.size)
     path = staging / DATA
     given = {label: goal.size}
-    return Fetched(path, goal.size, goal.sha256, tuple(segments.digests), given)
+    return Fetched(path, goal.size, goal.sha256, tuple(hasher.segments), given)
 
 
 def _follow(

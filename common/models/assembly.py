@@ -185,7 +185,7 @@ class Assembly:
         self.watermark.move(min(self.size, mark * self.limits.block))
 
     def _judge(self, segment: int, buffer: memoryview) -> None:
-        """Compare a whole segment with its sha256; wrong ones are fetched again."""
+        """Compare a whole segment with its hash; wrong ones are fetched again."""
         blocks = self._board.segment(segment)
         start = self.staging.extent(blocks.start)[0]
         stop = sum(self.staging.extent(blocks.stop - 1))

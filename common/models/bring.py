@@ -11,11 +11,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.manifest_schema import WeightFile
-from common.models.errors import Corrupt, ModelsError, Stopped
+from common.models.errors import (
+    AuthNeeded,
+    Corrupt,
+    ModelsError,
+    SourcesFailed,
+    Stopped,
+)
 from common.models.fetch import Fetched, FetchLimits, Goal, WrongBytes, fetch
 from common.models.halt import Halt
 from common.models.layers import Found, Layers, State
@@ -26,7 +33,7 @@ from common.models.publish import adopt, publish, relink
 from common.models.quarantine import quarantine
 from common.models.salvage import LABEL, salvage
 from common.models.sources import SourceConfig, sources_of
-from common.models.sources.address import Source
+from common.models.sources.address import NotThere, Source, SourceTrouble
 from common.models.space import reserve
 from common.models.staging import Identity
 
@@ -56,6 +63,7 @@ class Bringer:
     layers: Layers
     locks: tuple[Path, ...]  #: models.lock, read in this order; the last is written
     sources: SourceConfig
+    aria2: bool = False  #: ask aria2c where it suits, before our own transport
     limits: FetchLimits = field(default_factory=FetchLimits)
     leases: LeaseSettings = SETTINGS
 
@@ -184,6 +192,9 @@ class Bringer:
         staging = self.layers.writable.staging(known.key)
 
         def once(asked: list[Source]) -> Fetched:
+            if self.aria2 and goal.size is not None and goal.sha256 is not None:
+                with suppress(SourcesFailed, SourceTrouble, NotThere, AuthNeeded):
+                    return self._by_aria2(goal, asked[0], staging, notice, halt)
             return fetch(
                 goal,
                 asked,
@@ -211,6 +222,30 @@ class Bringer:
                     f' "{known.path}" from {self.locks[-1].name}',
                 ) from error
             raise
+
+    @staticmethod
+    def _by_aria2(
+        goal: Goal,
+        source: Source,
+        staging: Path,
+        notice: Callable[[int, int | None], None],
+        halt: Halt,
+    ) -> Fetched:
+        """
+        Have aria2c bring the file.
+
+        Raises:
+            SourcesFailed: it gave up, or this is not for it.
+            ModelsError: as `fetch_by_aria2` and `resolve` say.
+        """
+        from common.models.aria2 import fetch_by_aria2, suits
+
+        place = source.resolve()
+        if not suits(place, staging) or isinstance(place, Path):
+            raise SourcesFailed(f"aria2c does not suit {source.label}")
+        return fetch_by_aria2(
+            goal, place, source.label, staging, notice=notice, stop=halt
+        )
 
     def _record(
         self, file: WeightFile, size: int, sha256: str, segments: tuple[str, ...]

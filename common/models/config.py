@@ -25,6 +25,7 @@ class Config:
     locks: tuple[Path, ...]  #: models.lock: beside the manifest, and the volume's own
     sources: SourceConfig
     margin: int  #: bytes to leave free
+    aria2: bool = False  #: use it where it suits and is there
     mode: Mode | None = None  #: None = what suits the volume
     mtime_s: int | None = None  #: for images: what every file is dated
 
@@ -50,6 +51,7 @@ class Config:
             ),
             sources,
             int(settings.models_margin_gb * 1e9),
+            settings.enable_fast_download,
         )
 
 

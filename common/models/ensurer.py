@@ -81,7 +81,7 @@ class ModelEnsurer:
         if bake_s is not None:
             config = replace(config, mode="direct", mtime_s=bake_s)
         layers = Layers.open(config.roots, mode=config.mode, mtime_s=config.mtime_s)
-        bringer = Bringer(layers, config.locks, config.sources)
+        bringer = Bringer(layers, config.locks, config.sources, config.aria2)
         manifest = Manifest.load(config.manifest)
         return cls(manifest, layers, bringer, config.margin)
 

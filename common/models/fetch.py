@@ -1,7 +1,7 @@
 """
 `fetch`: one file from its sources, hashed on the way, resumed after whatever ended it.
 
-It takes ranges over several connections, checks each segment that has a sha256, and
+It takes ranges over several connections, checks each segment whose hash is known, and
 goes on with the next source where one fails. What comes is in `staging`, for whoever
 calls to publish, to quarantine, or to go on with later.
 """
@@ -41,7 +41,7 @@ class Goal:
     name: str  #: for messages
     size: int | None  #: bytes; None = what the first source states
     sha256: str | None  #: lower-case hex; None = likewise, if it states one
-    segments: tuple[str, ...] = ()  #: sha256 of each segment of 64 MiB, if known
+    segments: tuple[str, ...] = ()  #: xxh3_128 of each 64 MiB, if known
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Fetched:
     path: Path
     size: int
     sha256: str
-    segments: tuple[str, ...]  #: sha256 of each segment of 64 MiB; () = not asked for
+    segments: tuple[str, ...]  #: xxh3_128 of each 64 MiB
     sources: Mapping[str, int]  #: bytes by the label of who gave them
 
 

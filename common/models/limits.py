@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from common.models.staging import BLOCK
 
-#: Bytes per segment: what `models.lock` states a sha256 for, and what is fetched again
+#: Bytes per segment: what `models.lock` states a hash for, and what is fetched again
 #: when it is wrong.
 SEGMENT = 64 << 20
 
@@ -28,8 +28,6 @@ class FetchLimits:
     connections: int = 16
     block: int = BLOCK  #: bytes; a kill loses at most one for each connection
     segment: int = SEGMENT  #: bytes, a multiple of `block`
-    #: Hash unknown segments too, for `models.lock`: another 0.65 s of one core per GB.
-    hash_segments: bool = True
     ask_least: int = 4 << 20  #: bytes of the smallest range asked for
     ask_most: int = 64 << 20  #: and of the largest
     connect_s: float = 10.0

@@ -1,10 +1,11 @@
 """
 models.lock: what files turned out to be, so that they can be nothing else after.
 
-The first verified fetch of a file records its size, its sha256 and the sha256 of each
-64 MiB of it. With the last, each segment is checked before it is written, and a repair
-fetches what is bad instead of everything. For a file that the manifest calls unverified
-the record is its identity: other bytes are refused until somebody removes the entry.
+The first verified fetch of a file records its size, its sha256 and the xxh3_128 of each
+64 MiB of it. With the last, a repair fetches what is bad and not everything, and what
+one source has wrong comes from the next; what a file is, its sha256 alone says. For a
+file that the manifest calls unverified the record is its identity: other bytes are
+refused until somebody removes the entry.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ SEGMENT_BYTES = 64 << 20
 _WAIT_S = 30.0  # a write takes milliseconds
 
 Hex = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Xxh3 = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
 
 class Pinned(BaseModel):
@@ -36,8 +38,8 @@ class Pinned(BaseModel):
 
     size: Annotated[int, Field(gt=0)]  #: bytes
     sha256: Hex
-    #: sha256 of each `SEGMENT_BYTES` of it, the last one shorter; empty = not known
-    segments: Annotated[tuple[Hex, ...], Field(strict=False)] = ()
+    #: xxh3_128 of each `SEGMENT_BYTES` of it, the last one shorter; empty = not known
+    segments: Annotated[tuple[Xxh3, ...], Field(strict=False)] = ()
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -38,11 +38,10 @@ class Transfer:
         limits: FetchLimits,
     ) -> None:
         assembly = Assembly(name, staging, supply, segments, limits)
-        follow = (assembly.watermark, assembly.size, staging.read)
         self._assembly = assembly
-        self._segments = segments
-        self._whole = Hasher(*follow)
-        self._pieces = Hasher(*follow, segment=limits.segment)
+        self._hasher = Hasher(
+            assembly.watermark, assembly.size, staging.read, limits.segment
+        )
         self._carriers: list[Carrier] = []
         self._since: tuple[float, int] | None = None
         self._rate = self._pause_until = self._late = 0.0
@@ -52,31 +51,27 @@ class Transfer:
         self, notice: Callable[[int, int | None], None], stop: threading.Event
     ) -> tuple[str, tuple[str, ...]]:
         """
-        Move the file and return the sha256 of it all and of each segment.
+        Move the file and return the sha256 of it all and the xxh3 of each segment.
 
         Raises:
             ModelsError: why it did not come; what came is in the staging.
         """
-        assembly = self._assembly
-        # Segments that are known are checked before they pass for there.
-        hashers = [self._whole]
-        if assembly.limits.hash_segments and not self._segments:
-            hashers.append(self._pieces)
+        assembly, hasher = self._assembly, self._hasher
         check = threading.Thread(target=assembly.check_journal, daemon=True)
         # The disk may take its time, so nobody waits for this thread; it has a
         # descriptor of its own.
         disk = (os.dup(assembly.staging.fileno()),)
         sync = threading.Thread(target=self._sync, args=disk, daemon=True)
-        for thread in (*hashers, check, sync):
+        for thread in (hasher, check, sync):
             thread.start()
         said, at = -1, 0.0
         try:
-            while not all(hasher.complete for hasher in hashers):
+            while not hasher.complete:
                 if stop.is_set():
                     raise Stopped(f"{assembly.name}: stopped; what came is kept")
                 if assembly.error is not None:
                     raise assembly.error
-                if any(hasher.failed for hasher in hashers):
+                if hasher.failed:
                     raise Corrupt(f"{assembly.name}: the file changed under our hands")
                 self._grow()
                 done = assembly.progress()
@@ -84,19 +79,18 @@ class Transfer:
                     said, at = done, time.monotonic()
                     notice(done, assembly.size)
                 if assembly.rest(0.05):
-                    for hasher in hashers:
-                        hasher.join(0.05)
+                    hasher.join(0.05)
         finally:
             assembly.end()
             for carrier in self._carriers:
                 carrier.hang_up()
-            for thread in (*hashers, check):
+            for thread in (hasher, check):
                 thread.join()
             deadline = time.monotonic() + _JOIN_S
             for carrier in self._carriers:
                 carrier.join(max(0.0, deadline - time.monotonic()))
         notice(assembly.size, assembly.size)
-        return self._whole.digests[0], self._segments or tuple(self._pieces.digests)
+        return hasher.sha256, tuple(hasher.segments)
 
     def _grow(self) -> None:
         """

@@ -11,6 +11,7 @@ from common.models.lock import SEGMENT_BYTES, Lock
 
 ROOT = Path(__file__).parent.parent.parent
 A, B = "a" * 64, "b" * 64
+X, Y = "a" * 32, "b" * 32
 
 
 def weight(name="x.safetensors", **given):
@@ -22,10 +23,10 @@ def test_what_is_recorded_is_read_again(tmp_path):
     """Size, sha256 and segments survive the process."""
     path = tmp_path / "volume" / "models.lock"
     size = SEGMENT_BYTES + 1
-    Lock.load(path).record(weight(), size, A, [A, B])
+    Lock.load(path).record(weight(), size, A, [X, Y])
 
     pinned = Lock.load(path).of(weight())
-    assert (pinned.size, pinned.sha256, pinned.segments) == (size, A, (A, B))
+    assert (pinned.size, pinned.sha256, pinned.segments) == (size, A, (X, Y))
 
 
 def test_an_unverified_file_stays_what_it_was(tmp_path):
@@ -76,10 +77,10 @@ def test_the_manifest_counts_more_than_a_record(tmp_path):
 def test_bytes_are_known_under_another_name(tmp_path):
     """Two names of the same bytes share their segments."""
     lock = Lock.load(tmp_path / "models.lock")
-    lock = lock.record(weight("one.safetensors", size=9, sha256=A), 9, A, [A])
+    lock = lock.record(weight("one.safetensors", size=9, sha256=A), 9, A, [X])
 
     other = lock.of(weight("two.safetensors", size=9, sha256=A))
-    assert other.segments == (A,)
+    assert other.segments == (X,)
 
 
 def test_a_known_size_is_checked_for_an_unverified_file(tmp_path):
@@ -90,9 +91,9 @@ def test_a_known_size_is_checked_for_an_unverified_file(tmp_path):
 
 def test_segments_are_kept_when_a_record_comes_without(tmp_path):
     """A deep check that only hashes the whole loses nothing."""
-    lock = Lock.load(tmp_path / "models.lock").record(weight(), 9, A, [A])
+    lock = Lock.load(tmp_path / "models.lock").record(weight(), 9, A, [X])
 
-    assert lock.record(weight(), 9, A).of(weight()).segments == (A,)
+    assert lock.record(weight(), 9, A).of(weight()).segments == (X,)
 
 
 def test_an_earlier_lock_counts_and_the_last_is_written(tmp_path):
@@ -122,7 +123,7 @@ def test_an_earlier_lock_counts_and_the_last_is_written(tmp_path):
         ('{"schema": 1, "files": {"a/b": {"size": 1, "sha256": "x"}}}', "a/b.sha256"),
         (
             f'{{"schema": 1, "files": {{"a/b": {{"size": 1, "sha256": "{A}",'
-            f' "segments": ["{A}", "{A}"]}}}}}}',
+            f' "segments": ["{X}", "{X}"]}}}}}}',
             "2 segments, and 1 make the file",
         ),
     ],

@@ -1,13 +1,15 @@
 import hashlib
 import random
 
+import xxhash
+
 from common.models.salvage import LABEL, salvage
 from common.models.staging import Identity, Staging
 
 SEGMENT = 2 << 20
 DATA = random.Random(3).randbytes(5 << 20)
 SEGMENTS = [
-    hashlib.sha256(DATA[at : at + SEGMENT]).hexdigest()
+    xxhash.xxh3_128_hexdigest(DATA[at : at + SEGMENT])
     for at in range(0, len(DATA), SEGMENT)
 ]
 IDENTITY = Identity(len(DATA), hashlib.sha256(DATA).hexdigest())
