@@ -25,7 +25,6 @@ from typing import Any
 
 from common.models.errors import NoSpace, SourcesFailed, Stopped
 from common.models.fetch import Fetched, Goal, WrongBytes
-from common.models.limits import SEGMENT
 from common.models.sources.address import Address
 from common.models.staging import ARIA2, DATA, JOURNAL, claimed_bytes, pread
 from common.models.watermark import Hasher, Watermark
@@ -106,7 +105,7 @@ def fetch_by_aria2(
         def read(view: memoryview, offset: int) -> int:
             return pread(file.fileno(), view, offset)
 
-        hasher = Hasher(mark, goal.size, read, SEGMENT)
+        hasher = Hasher(mark, goal.size, read)
         hasher.start()
         try:
             _follow(client, goal, address, staging, mark, notice, stop)
@@ -124,7 +123,7 @@ def fetch_by_aria2(
     notice(goal.size, goal.size)
     path = staging / DATA
     given = {label: goal.size}
-    return Fetched(path, goal.size, goal.sha256, tuple(hasher.segments), given)
+    return Fetched(path, goal.size, goal.sha256, (), given)
 
 
 def _follow(

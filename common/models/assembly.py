@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from common.models.board import Board, Piece, span
 from common.models.errors import Corrupt
 from common.models.limits import FetchLimits
+from common.models.segments import segment_hash, segment_hashes
 from common.models.sources.address import SourceTrouble
 from common.models.staging import Staging
 from common.models.supply import Supply, Way
-from common.models.watermark import Watermark, segment_digest
+from common.models.watermark import Watermark
 
 
 class Assembly:
@@ -57,6 +58,12 @@ class Assembly:
             there = self._board.there * self.limits.block
             there += sum(piece.partial for piece in self._board.pieces)
             return min(self.size, there)
+
+    def segments(self) -> tuple[str, ...]:
+        """Return the hash of each segment; all blocks are there."""
+        written = self.staging.written
+        blocks = [written[block].xxh3 for block in range(self._board.blocks)]
+        return segment_hashes(blocks, self.limits.segment // self.limits.block)
 
     def missing(self) -> bool:
         """Say if there are blocks that nobody brings yet."""
@@ -138,7 +145,7 @@ class Assembly:
                     self._streaming = False
                     self._news.notify_all()
 
-    def put(self, block: int, view: memoryview, way: Way, buffer: memoryview) -> None:
+    def put(self, block: int, view: memoryview, way: Way) -> None:
         """Write a block unless it is there, or somebody is writing it."""
         with self._news:
             if self.over or not self._board.may_write(block):
@@ -153,7 +160,7 @@ class Assembly:
                 if self.over or self._whole():
                     self._news.notify_all()
         self.supply.gained(way)
-        self._follow(segment, buffer)
+        self._follow(segment)
 
     def check_journal(self) -> None:
         """Check what the journal claims, while the rest arrives."""
@@ -169,27 +176,27 @@ class Assembly:
                     segment = self._board.checked(block, good=good)
                     if self._whole():
                         self._news.notify_all()
-                self._follow(segment, buffer)
+                self._follow(segment)
         except BaseException as error:  # noqa: BLE001 - who watches raises it
             self.fail(error)
 
     def _whole(self) -> bool:
         return self._board.done == self._board.blocks
 
-    def _follow(self, segment: int | None, buffer: memoryview) -> None:
+    def _follow(self, segment: int | None) -> None:
         """Check a segment that became whole, and let the hashers go on."""
         if segment is not None:
-            self._judge(segment, buffer)
+            self._judge(segment)
         with self._news:
             mark = self._board.mark
         self.watermark.move(min(self.size, mark * self.limits.block))
 
-    def _judge(self, segment: int, buffer: memoryview) -> None:
+    def _judge(self, segment: int) -> None:
         """Compare a whole segment with its hash; wrong ones are fetched again."""
         blocks = self._board.segment(segment)
         start = self.staging.extent(blocks.start)[0]
         stop = sum(self.staging.extent(blocks.stop - 1))
-        found = segment_digest(self.staging.read, start, stop, buffer)
+        found = segment_hash(self.staging.written[block].xxh3 for block in blocks)
         good = found == self._segments[segment]
         if not good:
             self._blame(segment, blocks, f"{start} to {stop - 1}")

@@ -113,7 +113,7 @@ class Carrier(threading.Thread):
             piece.partial = got
             if time.monotonic() - began < 0.02:
                 step *= 2
-        self._assembly.put(block, view, way, self._buffer)
+        self._assembly.put(block, view, way)
         self.brought += got
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
 
@@ -28,6 +27,7 @@ from common.models.layers import Found, Layers, State
 from common.models.leases import reading
 from common.models.lock import Lock, Pinned
 from common.models.meter import Notice, Step
+from common.models.near import Near
 from common.models.needs import of_workflow, whole_models
 from common.models.space import allocated, preflight
 from common.models.status import FileStatus, ModelStatus
@@ -142,8 +142,8 @@ class ModelEnsurer:
 
     def file_status(self, files: Iterable[WeightFile]) -> tuple[FileStatus, ...]:
         """Return what is there of files; no network, nothing is read as a whole."""
-        lock = Lock.load(*self.bringer.locks)
-        return tuple(self._status(file, lock.of(file)) for file in files)
+        lock, near = Lock.load(*self.bringer.locks), self._near()
+        return tuple(self._status(file, lock.of(file), near) for file in files)
 
     def status(self, models: Iterable[str] | None = None) -> tuple[ModelStatus, ...]:
         """
@@ -179,26 +179,21 @@ class ModelEnsurer:
         Raises:
             Stopped: `stop` was set.
         """
-        lock = Lock.load(*self.bringer.locks)
-        found = []
+        lock, near = Lock.load(*self.bringer.locks), self._near()
+        statuses = []
         for file in files:
-            pinned = lock.of(file)
-            found.append(
-                self._status(
-                    file,
-                    pinned,
-                    self.layers.find(
-                        as_known(file, pinned),
-                        deep=deep,
-                        progress=_hashing(file, notice),
-                        stop=stop,
-                    ),
-                )
-            )
-        return tuple(found)
+            known = as_known(file, lock.of(file))
+            hashing = _hashing(file, notice)
+            found = self.layers.find(known, deep=deep, progress=hashing, stop=stop)
+            statuses.append(self._status(file, lock.of(file), near, found))
+        return tuple(statuses)
 
     def _status(
-        self, file: WeightFile, pinned: Pinned | None, found: Found | None = None
+        self,
+        file: WeightFile,
+        pinned: Pinned | None,
+        near: Near,
+        found: Found | None = None,
     ) -> FileStatus:
         found = found or self.bringer.find(file, pinned)
         known = as_known(file, pinned)
@@ -212,18 +207,11 @@ class ModelEnsurer:
             found.path,
             found.layer.root if found.layer else None,
             found.reason,
-            None if found.path else self._near(file),
+            None if found.path else near.to(file.name),
         )
 
-    def _near(self, file: WeightFile) -> Path | None:
-        """Return a file that may be meant: misspelt, or in another folder."""
-        there = {
-            path.name: path
-            for layer in self.layers
-            for path in (layer.root / "models").rglob("*.safetensors")
-        }
-        close = get_close_matches(file.name, there, n=1, cutoff=0.85)
-        return there[close[0]] if close else None
+    def _near(self) -> Near:
+        return Near(self.layers, {file.path for file in self.manifest.files})
 
     # ---- bring
 

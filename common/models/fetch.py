@@ -41,7 +41,7 @@ class Goal:
     name: str  #: for messages
     size: int | None  #: bytes; None = what the first source states
     sha256: str | None  #: lower-case hex; None = likewise, if it states one
-    segments: tuple[str, ...] = ()  #: xxh3_128 of each 64 MiB, if known
+    segments: tuple[str, ...] = ()  #: hash of each 64 MiB, if known
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Fetched:
     path: Path
     size: int
     sha256: str
-    segments: tuple[str, ...]  #: xxh3_128 of each 64 MiB
+    segments: tuple[str, ...]  #: hash of each 64 MiB; () = not known
     sources: Mapping[str, int]  #: bytes by the label of who gave them
 
 

@@ -1,8 +1,8 @@
 """
 models.lock: what files turned out to be, so that they can be nothing else after.
 
-The first verified fetch of a file records its size, its sha256 and the xxh3_128 of each
-64 MiB of it. With the last, a repair fetches what is bad and not everything, and what
+The first verified fetch of a file records its size, its sha256 and a hash of each 64
+MiB of it. With the last, a repair fetches what is bad and not everything, and what
 one source has wrong comes from the next; what a file is, its sha256 alone says. For a
 file that the manifest calls unverified the record is its identity: other bytes are
 refused until somebody removes the entry.
@@ -38,7 +38,8 @@ class Pinned(BaseModel):
 
     size: Annotated[int, Field(gt=0)]  #: bytes
     sha256: Hex
-    #: xxh3_128 of each `SEGMENT_BYTES` of it, the last one shorter; empty = not known
+    #: `segment_hash` of each `SEGMENT_BYTES` of it, the last one shorter; empty = not
+    #: known
     segments: Annotated[tuple[Xxh3, ...], Field(strict=False)] = ()
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ class Step(StrEnum):
 
     WAITING = "waiting"  #: another process fetches it
     DOWNLOADING = "downloading"
+    COPYING = "copying"  #: from here to a mirror
     VERIFYING = "verifying"  #: a file that was there already is being hashed
     READY = "ready"
     FAILED = "failed"
@@ -96,7 +97,13 @@ class Meter:
     def step(self) -> Step:
         """What the plan is busy with."""
         busy = [one.step for one in self.latest.values()]
-        for step in (Step.DOWNLOADING, Step.VERIFYING, Step.WAITING, Step.FAILED):
+        for step in (
+            Step.DOWNLOADING,
+            Step.COPYING,
+            Step.VERIFYING,
+            Step.WAITING,
+            Step.FAILED,
+        ):
             if step in busy:
                 return step
         return Step.READY

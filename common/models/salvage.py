@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import xxhash
-
 from common.models.lock import SEGMENT_BYTES
+from common.models.segments import block_hashes, segment_hash
 from common.models.staging import Identity, Staging
 
 LABEL = "what was there before"
@@ -32,7 +31,7 @@ def salvage(
         damaged: the file; is only read.
         folder: the staging folder; `fetch` goes on there.
         identity: of the right file.
-        segments: xxh3_128 of each of its segments.
+        segments: `segment_hash` of each of its segments.
         segment: bytes of one.
 
     Raises:
@@ -43,7 +42,7 @@ def salvage(
         for number, wanted in enumerate(segments):
             file.seek(number * segment)
             data = file.read(min(segment, identity.size - number * segment))
-            if xxhash.xxh3_128_hexdigest(data) != wanted:
+            if segment_hash(block_hashes(memoryview(data), staging.block)) != wanted:
                 continue
             first = number * segment // staging.block
             for block, at in enumerate(range(0, len(data), staging.block), first):

@@ -199,12 +199,18 @@ class Supply:
         self._not_before = time.monotonic() + seconds
 
     def _all_failed(self) -> ModelsError:
-        why = "; ".join(f"{label}: {error.message}" for label, error in self._reasons)
+        why = "; ".join(_reason(label, error) for label, error in self._reasons)
         auth = [e for _, e in self._reasons if isinstance(e, AuthNeeded)]
         if auth:
             return AuthNeeded(why, auth[0].hint)
         hint = "what came so far is kept; ask again later, or name another source"
         return SourcesFailed(why or "no source is named for this file", hint)
+
+
+def _reason(label: str, error: ModelsError) -> str:
+    """Return why a source was left, with its label once."""
+    known = error.message.startswith(label)
+    return error.message if known else f"{label}: {error.message}"
 
 
 def _fresh(place: Address | Path) -> bool:

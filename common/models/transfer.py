@@ -39,9 +39,7 @@ class Transfer:
     ) -> None:
         assembly = Assembly(name, staging, supply, segments, limits)
         self._assembly = assembly
-        self._hasher = Hasher(
-            assembly.watermark, assembly.size, staging.read, limits.segment
-        )
+        self._hasher = Hasher(assembly.watermark, assembly.size, staging.read)
         self._carriers: list[Carrier] = []
         self._since: tuple[float, int] | None = None
         self._rate = self._pause_until = self._late = 0.0
@@ -90,7 +88,7 @@ class Transfer:
             for carrier in self._carriers:
                 carrier.join(max(0.0, deadline - time.monotonic()))
         notice(assembly.size, assembly.size)
-        return hasher.sha256, tuple(hasher.segments)
+        return hasher.sha256, assembly.segments()
 
     def _grow(self) -> None:
         """

@@ -6,8 +6,6 @@ import hashlib
 import threading
 from collections.abc import Callable
 
-import xxhash
-
 #: Bytes hashed at a time: hashlib lets go of the interpreter, and they fit a cache.
 CHUNK = 1 << 20
 
@@ -42,12 +40,10 @@ class Watermark:
 
 class Hasher(threading.Thread):
     """
-    Hashes a growing file from its start: sha256 of it all, xxh3_128 of each segment.
+    Hashes a growing file from its start; `sha256` is there once it is `complete`.
 
-    The first says what the file is. The others only say where a file is damaged, which
-    takes no hash that resists an attacker, and cost a tenth of a second one. They are
-    whole once `complete`. `read(view, offset)` fills a view; the hasher has `failed`
-    when bytes that were said to be there could not be read.
+    `read(view, offset)` fills a view. It has `failed` when bytes that were said to be
+    there could not be read.
     """
 
     def __init__(
@@ -55,17 +51,14 @@ class Hasher(threading.Thread):
         watermark: Watermark,
         size: int,
         read: Callable[[memoryview, int], int],
-        segment: int,
     ) -> None:
         super().__init__(name="hasher", daemon=True)
         self.sha256 = ""
-        self.segments: list[str] = []
         self.complete = False
         self.failed = False
         self._watermark = watermark
         self._size = size
         self._read = read
-        self._segment = segment
 
     def run(self) -> None:
         """Follow the watermark to the end of the file."""
@@ -76,36 +69,17 @@ class Hasher(threading.Thread):
 
     def _follow(self) -> None:
         buffer = memoryview(bytearray(CHUNK))
-        position, whole, part = 0, hashlib.sha256(), xxhash.xxh3_128()
+        position, running = 0, hashlib.sha256()
         while position < self._size:
             there = self._watermark.after(position)
             if there == position:
                 return
             while position < there:
-                end = (position // self._segment + 1) * self._segment
-                view = buffer[: min(CHUNK, there - position, end - position)]
+                view = buffer[: min(CHUNK, there - position)]
                 if self._read(view, position) < len(view):
                     self.failed = True
                     return
-                whole.update(view)
-                part.update(view)
+                running.update(view)
                 position += len(view)
-                if position in (end, self._size):
-                    self.segments.append(part.hexdigest())
-                    part.reset()
-        self.sha256 = whole.hexdigest()
+        self.sha256 = running.hexdigest()
         self.complete = True
-
-
-def segment_digest(
-    read: Callable[[memoryview, int], int], start: int, stop: int, view: memoryview
-) -> str:
-    """Return the xxh3_128 of the bytes from `start` to before `stop`."""
-    running = xxhash.xxh3_128()
-    while start < stop:
-        count = read(view[: min(len(view), stop - start)], start)
-        if not count:
-            break
-        running.update(view[:count])
-        start += count
-    return running.hexdigest()

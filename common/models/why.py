@@ -155,7 +155,8 @@ def _uses(
             if need.name == file.name and need.folder in ("", file.folder):
                 names = tuple(v.file if v else "" for v in need.variants)
                 yield Use(service.name, names, need.always)
-        whole = [manifest.models[id_] for id_ in models(service)]
+        ids = set(models(service)) & manifest.models.keys()
+        whole = [manifest.models[id_] for id_ in sorted(ids)]
         if any(file in model.files for model in whole):
             always = any(file in model.variant().files for model in whole)
             yield Use(service.name, (), always)

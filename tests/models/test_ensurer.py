@@ -267,7 +267,6 @@ CHILD = """
 
 
 def child(shop):
-    shop.write()
     command = [sys.executable, "-c", textwrap.dedent(CHILD), str(shop.folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     process.stdout.readline()
@@ -278,6 +277,7 @@ def test_processes_that_ask_together_fetch_once(tmp_path):
     """One fetches, the others wait for it, and each gets the file."""
     with shelf(tmp_path, rate=4_000_000) as shop:
         data = shop.put("a.safetensors", 6_000_000)
+        shop.write()
         children = [child(shop) for _ in range(3)]
         outputs = [one.communicate(timeout=60)[0] for one in children]
 
@@ -290,6 +290,7 @@ def test_kills_at_any_moment_lose_little_and_never_leave_half_a_file(tmp_path):
     """Each life takes up what the one before had; the name appears when it is whole."""
     with shelf(tmp_path, rate=2_000_000) as shop:
         data = shop.put("a.safetensors", 24_000_000)
+        shop.write()
         path = view(shop, "vae", "a.safetensors")
         for _ in range(3):
             before = shop.server.sent
@@ -322,6 +323,22 @@ def test_each_service_needs_files_of_the_manifest(folder, tmp_path):
 
     assert needed >= loaded
     assert needed
+
+
+def test_a_model_that_a_node_loads_whole_is_needed_in_one_variant(tmp_path):
+    """The one that suits the card, where somebody says which that is."""
+    from common.models import ModelEnsurer
+    from common.settings import Settings
+
+    ensurer = ModelEnsurer.from_config(Settings(models=tmp_path))
+    service = load(find("qwen-image-edit-nunchaku"))
+    usual = {one.name[:9] for one in ensurer.needed_by(service)}
+    ensurer.variants["qwen-image-edit@2509"] = "fp4"
+    job = {one.name[:9] for one in ensurer.loaded_by(service.workflow)}
+
+    assert "svdq-int4" in usual - job
+    assert "svdq-fp4_" in job - usual
+    assert len(usual) == len(job) > 5
 
 
 def test_a_variants_files_are_asked_for_by_name(tmp_path):

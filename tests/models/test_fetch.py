@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import xxhash
 
 from common.models.errors import AuthNeeded, Corrupt, NoSpace, SourcesFailed, Stopped
 from common.models.fetch import FetchLimits, Goal, WrongBytes, fetch
 from common.models.limits import Patience
+from common.models.segments import block_hashes, segment_hashes
 from common.models.sources.address import Address, NotThere, SourceTrouble
 from common.models.staging import ARIA2, claimed_bytes
 from tests.range_server import Fault, RangeServer
@@ -25,9 +25,7 @@ SEGMENT = 64 << 10
 SIZE = (2 << 20) + 777
 DATA = random.Random(1).randbytes(SIZE)
 SHA = hashlib.sha256(DATA).hexdigest()
-SEGMENTS = tuple(
-    xxhash.xxh3_128_hexdigest(DATA[at : at + SEGMENT]) for at in range(0, SIZE, SEGMENT)
-)
+SEGMENTS = segment_hashes(block_hashes(memoryview(DATA), BLOCK), SEGMENT // BLOCK)
 GOAL = Goal("a.safetensors", SIZE, SHA)
 LIMITS = FetchLimits(
     connections=4,

@@ -1,17 +1,13 @@
 import hashlib
 import random
 
-import xxhash
-
 from common.models.salvage import LABEL, salvage
-from common.models.staging import Identity, Staging
+from common.models.segments import block_hashes, segment_hashes
+from common.models.staging import BLOCK, Identity, Staging
 
 SEGMENT = 2 << 20
 DATA = random.Random(3).randbytes(5 << 20)
-SEGMENTS = [
-    xxhash.xxh3_128_hexdigest(DATA[at : at + SEGMENT])
-    for at in range(0, len(DATA), SEGMENT)
-]
+SEGMENTS = segment_hashes(block_hashes(memoryview(DATA), BLOCK), SEGMENT // BLOCK)
 IDENTITY = Identity(len(DATA), hashlib.sha256(DATA).hexdigest())
 
 
