@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def suits(address: object, staging: Path) -> bool:
         and address.url.startswith(("http://", "https://"))
         and claimed_bytes(staging) == 0
         and shutil.which("aria2c") is not None
+        and find_spec("aria2p") is not None
     )
 
 
