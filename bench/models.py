@@ -1,7 +1,7 @@
 """
 Weights: how fast a file comes, hashed, and what a kill costs, beside other tools.
 
-    python bench/models.py [fast] [capped] [kill] [--quick] [--rounds 3]
+    python bench/models.py [fast] [capped] [kill] [status] [together] [--quick]
 
 All on loopback, against `tests/range_server.py` (sendfile) in a process of its own,
 which is also the hub for huggingface_hub and the S3 for boto3: it serves `curl` no
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import json
 import os
 import random
 import resource
@@ -186,10 +187,133 @@ def killed(
 
 
 def _sent(counter: Path) -> int:
-    # The server rewrites the file as it goes, so it is empty for a moment.
-    while not (said := counter.read_text(encoding="ascii")):
+    # The server writes the file as it goes: it is absent or empty for a moment.
+    while not (said := counter.read_text("ascii") if counter.exists() else ""):
         time.sleep(0.001)
     return int(said)
+
+
+MANIFEST = """schema = 1
+{files}
+[models."m@1"]
+default = "v"
+[models."m@1".variants.v]
+files = ["vae/"]
+"""
+
+
+def manifest(work: Path, files: list[tuple[str, int, str, str]]) -> Path:
+    """Write a manifest of (name, bytes, sha256, source) and return its path."""
+    tables = "".join(
+        f'[[file]]\nname = "{name}"\nfolder = "vae"\nsize = {size}\n'
+        f'sha256 = "{sha256}"\nsources = ["{source}"]\n'
+        for name, size, sha256, source in files
+    )
+    path = work / "models.toml"
+    path.write_text(MANIFEST.format(files=tables), encoding="utf-8")
+    return path
+
+
+def tensors(path: Path, count: int, payload: int) -> None:
+    """Write a sound safetensors file: `count` tensors of `payload` bytes each."""
+    header = {
+        f"blocks.{n}.attention.weight": {
+            "dtype": "U8",
+            "shape": [payload],
+            "data_offsets": [n * payload, (n + 1) * payload],
+        }
+        for n in range(count)
+    }
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _ in range(count):
+            file.write(os.urandom(payload))
+
+
+def status(work: Path, rounds: int) -> dict[str, float]:
+    """
+    Return milliseconds for the status of 100 verified files of 825 tensors each.
+
+    `call` opens layers and manifest and looks at all files; `command` is all of
+    `wan models status --json`, with the start of Python.
+    """
+    there = work / "published"
+    there.mkdir()
+    files = []
+    for number in range(100):
+        path = there / f"{number}.safetensors"
+        tensors(path, 825, 64)  # as many as a 5B transformer has
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        files.append((path.name, path.stat().st_size, found, f"local://{path}"))
+    env = {
+        "WAN_MODELS": str(work / "root"),
+        "WAN_MODELS_MANIFEST": str(manifest(work, files)),
+    }
+    os.environ.update(env)
+    from common.models import ModelEnsurer
+
+    ModelEnsurer.from_config().ensure("m@1")
+    calls, commands_ = [], []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        (found,) = ModelEnsurer.from_config().status()
+        calls.append(time.perf_counter() - began)
+        assert found.state == "ready"
+        assert len(found.files) == 100
+        began = time.perf_counter()
+        command = [
+            sys.executable,
+            "-m",
+            "common.cli.main",
+            "models",
+            "status",
+            "--json",
+        ]
+        subprocess.run(command, check=True, cwd=rig.ROOT, stdout=subprocess.DEVNULL)
+        commands_.append(time.perf_counter() - began)
+    for name in env:
+        del os.environ[name]
+    return {
+        "call": 1000 * statistics.median(calls),
+        "command": 1000 * statistics.median(commands_),
+    }
+
+
+ENSURE = """
+from common.models import ModelEnsurer
+print(ModelEnsurer.from_config().ensure("m@1"))
+"""
+
+
+def together(work: Path, size: int) -> float:
+    """Return how often a file was sent when two processes ensure it at once."""
+    there = work / "shared"
+    there.mkdir()
+    (there / "ready").touch()
+    path = there / "one.safetensors"
+    tensors(path, 16, size // 16)
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    with served(there) as (url, counter):
+        facts = (path.name, path.stat().st_size, found, f"{url}/{path.name}")
+        env = os.environ | {
+            "WAN_MODELS": str(work / "volume"),
+            "WAN_MODELS_MANIFEST": str(manifest(work, [facts])),
+        }
+        before = _sent(counter)
+        children = [
+            subprocess.Popen(
+                [sys.executable, "-c", ENSURE],
+                cwd=rig.ROOT,
+                env=env,
+                stdout=subprocess.DEVNULL,
+            )
+            for _ in range(2)
+        ]
+        assert [child.wait() for child in children] == [0, 0]
+        time.sleep(0.1)
+        return (_sent(counter) - before) / path.stat().st_size
 
 
 def make(path: Path, size: int) -> str:
@@ -203,9 +327,12 @@ def make(path: Path, size: int) -> str:
     return running.hexdigest()
 
 
+PARTS = ["fast", "capped", "kill", "status", "together"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["fast", "capped", "kill"])
+    parser.add_argument("parts", nargs="*", default=PARTS)
     parser.add_argument("--quick", action="store_true", help="an eighth of the size")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--as", dest="tool", nargs=4, help=argparse.SUPPRESS)
@@ -245,6 +372,16 @@ def main() -> None:
             lost = killed(work / "served", work, sha256, args.rounds)
             figures |= {f"kill_{tool}_mib": round(mib, 1) for tool, mib in lost.items()}
             bounds["kill"] = lost["fetch"] <= 64
+        if "status" in args.parts:
+            took = status(work, 5)
+            figures |= {f"status_{what}_ms": round(ms, 1) for what, ms in took.items()}
+            bounds["status"] = took["call"] <= 150
+        if "together" in args.parts:
+            times = together(work, size // 2)
+            figures["together_times_sent"] = round(times, 3)
+            bounds["together"] = times <= 1.02
+        if not (work / "rss").exists():
+            (work / "rss").write_text("0", encoding="ascii")
         peak = float((work / "rss").read_text(encoding="ascii"))
         figures["peak_rss_mib"] = round(peak, 1)
         bounds["rss"] = peak < 200

@@ -64,7 +64,11 @@ class ModelEnsurer:
 
     @classmethod
     def from_config(
-        cls, settings: Settings | None = None, *, bake_s: int | None = None
+        cls,
+        settings: Settings | None = None,
+        *,
+        bake_s: int | None = None,
+        make: bool = True,
     ) -> Self:
         """
         Return one as the environment says, or the settings.
@@ -72,6 +76,7 @@ class ModelEnsurer:
         Args:
             settings: None = the environment's.
             bake_s: for an image: plain files, all of this date in seconds since 1970.
+            make: False = only to look: a root that is not there is not made.
 
         Raises:
             BadManifest: the manifest, the lock or a layer cannot be used.
@@ -80,7 +85,9 @@ class ModelEnsurer:
         config = Config.of(settings or Settings.read())
         if bake_s is not None:
             config = replace(config, mode="direct", mtime_s=bake_s)
-        layers = Layers.open(config.roots, mode=config.mode, mtime_s=config.mtime_s)
+        layers = Layers.open(
+            config.roots, mode=config.mode, mtime_s=config.mtime_s, make=make
+        )
         bringer = Bringer(layers, config.locks, config.sources, config.aria2)
         manifest = Manifest.load(config.manifest)
         return cls(manifest, layers, bringer, config.margin)

@@ -84,9 +84,17 @@ class Layers:
         mode: Mode | None = None,
         mtime_s: int | None = None,
         modes: Modes = MODES,
+        make: bool = True,
     ) -> Layers:
         """
         Open roots, lowest first. The last is made and written to, where it can be.
+
+        Args:
+            roots: lowest first.
+            mode: as `Layer.open` has it; so are `mtime_s` and `modes`.
+            mtime_s: of the last.
+            modes: of the last.
+            make: False = a last root that is not there stays so, and is only read.
 
         Raises:
             BadManifest: a layer.json that we do not understand.
@@ -95,7 +103,13 @@ class Layers:
         return cls(
             (
                 *(Layer.open(root, writable=False) for root in lower),
-                Layer.open(last, mode=mode, mtime_s=mtime_s, modes=modes),
+                Layer.open(
+                    last,
+                    writable=make or last.exists(),
+                    mode=mode,
+                    mtime_s=mtime_s,
+                    modes=modes,
+                ),
             )
         )
 

@@ -1,0 +1,1 @@
+"""`wan models`: what weights there are, and how they come, are checked and go."""

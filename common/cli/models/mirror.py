@@ -1,0 +1,138 @@
+"""wan models mirror: copy what is here to where other machines get it from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from common.cli.models.asked import Asked, said
+from common.cli.models.choice import (
+    Choice,
+    Everything,
+    Names,
+    Only,
+    Services,
+    WithVariants,
+    files_of,
+)
+from common.cli.models.show import stoppable, watching
+from common.cli.models.sizes import human
+from common.cli.screen import INTERRUPTED, Stop, say
+
+if TYPE_CHECKING:
+    import threading
+
+    from common.cli.models.show import Tell
+    from common.manifest_schema import WeightFile
+    from common.models.ensurer import ModelEnsurer
+    from common.models.errors import ModelsError
+    from common.models.mirror import Mirror
+
+Target = Annotated[str, typer.Argument(help="local:///folder or s3://bucket/prefix.")]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What became of one file."""
+
+    file: str
+    outcome: Literal["copied", "there", "absent", "failed"]
+    bytes: int = 0  #: that were copied
+    error: ModelsError | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """Return it as JSON."""
+        error = None if self.error is None else said(self.error)
+        return asdict(self) | {"error": error}
+
+
+def mirror(
+    asked: Asked,
+    target: Target,
+    names: Names = None,
+    only: Only = None,
+    service: Services = None,
+    everything: Everything = False,
+    with_variants: WithVariants = False,
+) -> None:
+    """
+    Copy what is here to a mirror.
+
+    It is hashed on its way, and what the mirror has already is not sent. With nothing
+    named, all that is there. Machines with WAN_MODELS_MIRROR set to TARGET ask it
+    before the publishers.
+    """
+    from common.models.errors import Missing, Stopped
+    from common.models.mirror import open_mirror
+
+    ensurer = asked.look()
+    to = open_mirror(target, ensurer.bringer.sources.s3)
+    choice = Choice.of(names, only, service, everything, with_variants)
+    files = files_of(choice.groups(ensurer)) if choice else ensurer.there()
+    sizes = [(one.path, one.size) for one in ensurer.as_known(files)]
+    done: list[Copy] = []
+    with stoppable() as stop, watching(sizes, as_json=asked.as_json) as tell:
+        for file in files:
+            done.append(_copy(ensurer, to, file, tell, stop))
+            if isinstance(done[-1].error, Stopped):
+                break
+    failed = [one.error for one in done if one.error is not None]
+    absent = [one.file for one in done if one.outcome == "absent"]
+    code = failed[0].exit_code if failed else Missing.exit_code if absent else 0
+    came = sum(one.bytes for one in done)
+    if asked.as_json:
+        files_said = [one.as_dict() for one in done]
+        asked.answer(
+            {
+                "target": target,
+                "copied_bytes": came,
+                "exit_code": code,
+                "files": files_said,
+            }
+        )
+    if code == INTERRUPTED:
+        raise Stop("interrupted; whole files are kept there", code=code)
+    if failed:
+        text = "\n".join(dict.fromkeys(one.message for one in failed))
+        raise Stop(text, failed[0].hint, code)
+    if absent:
+        hint = "'wan models ensure' fetches what is absent and hashes the rest"
+        raise Stop(f"not here: {', '.join(absent)}", hint, code)
+    if not asked.as_json:
+        copied = sum(one.outcome == "copied" for one in done)
+        say(f"{len(done)} files at {target}; {copied} copied, {human(came)}")
+
+
+def _copy(
+    ensurer: ModelEnsurer,
+    to: Mirror,
+    file: WeightFile,
+    tell: Tell,
+    stop: threading.Event,
+) -> Copy:
+    from common.models.errors import ModelsError
+    from common.models.layers import State
+    from common.models.meter import Notice, Step
+
+    [status] = ensurer.file_status([file])
+    path, sha256 = status.path, status.sha256
+    if path is None or sha256 is None or status.state is State.CORRUPT:
+        return Copy(file.path, "absent")
+    size = path.stat().st_size
+
+    def progress(done: int, total: int) -> None:
+        tell(Notice(file.path, Step.COPYING, done, total))
+
+    try:
+        if to.size(sha256) == size:
+            tell(Notice(file.path, Step.READY, size, size))
+            return Copy(file.path, "there")
+        progress(0, size)
+        to.put(path, sha256, progress, stop)
+    except ModelsError as error:
+        tell(Notice(file.path, Step.FAILED, 0, size, error.message))
+        return Copy(file.path, "failed", 0, error)
+    tell(Notice(file.path, Step.READY, size, size))
+    return Copy(file.path, "copied", size)
