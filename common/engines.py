@@ -16,6 +16,9 @@ from pathlib import Path
 from common.comfy import Comfy
 from common.comfy.commands import comfyui_command, embedded_command
 from common.comfy.process import EngineDidNotStart, LocalEngine
+from common.disk import atomic_write
+from common.models.layer import Layer
+from common.models.path_map import path_map
 from common.ports import next_free
 from common.settings import BadSettings, Settings
 
@@ -133,8 +136,15 @@ def of(settings: Settings, data: Path) -> list[AnyEngine]:
         port = engine_port(settings)
         folder = data / "engine"
         editor = "qwen" if settings.engine_kind == "nunchaku" else "embedded"
+        # On a volume that is named, or where we put them.
+        named = settings.models is not None or editor == "qwen" or settings.supplies
         command = embedded_command(
-            port, folder, settings.engine_speed, settings.models, editor
+            port,
+            folder,
+            settings.engine_speed,
+            settings.weights_root / "models" if named else None,
+            editor,
+            strict=settings.supplies,
         )
         root = Path(__file__).parent.parent
         return [_own(command, port, data, cwd=root, output=folder / "output")]
@@ -148,10 +158,16 @@ def of(settings: Settings, data: Path) -> list[AnyEngine]:
         folder = settings.comfyui_dir
         if not (folder / "main.py").is_file():
             raise BadSettings("COMFYUI_DIR: there is no main.py in that folder")
+        home = _home(folder, data)
         command = comfyui_command(
-            folder, _python_of(folder), port, settings.comfy_launch_args
+            folder,
+            _python_of(folder),
+            port,
+            settings.comfy_launch_args,
+            home=home if home != folder else None,
+            model_paths=_model_paths(settings, data),
         )
-        return [_own(command, port, data, cwd=folder, output=folder / "output")]
+        return [_own(command, port, data, cwd=folder, output=home / "output")]
     if settings.comfyui_cmd:
         command = _words(settings.comfyui_cmd, port)
         return [_own(command, port, data, cwd=None, output=None)]
@@ -171,6 +187,28 @@ def _own(
         cwd=cwd,
     )
     return OwnEngine(process, output)
+
+
+def _home(folder: Path, data: Path) -> Path:
+    """Return where ComfyUI keeps its files: ours, when its folder is read-only."""
+    if os.access(folder, os.W_OK):
+        return folder
+    home = data / "comfyui"
+    for name in ("input", "output", "temp", "user"):
+        (home / name).mkdir(parents=True, exist_ok=True)
+    return home
+
+
+def _model_paths(settings: Settings, data: Path) -> Path | None:
+    """Write down where the weights are, for ComfyUI; None where it knows."""
+    if settings.models is None and not settings.models_layers:
+        return None
+    roots = (*settings.models_layers, settings.weights_root)
+    path = data / "extra_model_paths.yaml"
+    data.mkdir(parents=True, exist_ok=True)
+    layers = (Layer.open(root, writable=False) for root in roots)
+    atomic_write(path, path_map(layers).encode())
+    return path
 
 
 def _words(command: str, port: int) -> list[str]:

@@ -9,7 +9,13 @@ from pathlib import Path
 
 
 def comfyui_command(
-    folder: Path, python: str, port: int, extra_args: str = ""
+    folder: Path,
+    python: str,
+    port: int,
+    extra_args: str = "",
+    *,
+    home: Path | None = None,
+    model_paths: Path | None = None,
 ) -> list[str]:
     """
     Return how to start the ComfyUI in `folder`.
@@ -17,13 +23,25 @@ def comfyui_command(
     It listens on loopback only, and keeps the prompt out of its files: without
     `--disable-metadata` each mp4 carries the whole workflow. `extra_args` come last,
     so they win.
+
+    Args:
+        home: where its own folders are, when not below `folder`.
+        model_paths: an extra_model_paths.yaml.
     """
+    more = []
+    if home is not None:
+        for name in ("input", "output", "temp", "user"):
+            more += [f"--{name}-directory", str(home / name)]
+        more += ["--database-url", f"sqlite:///{(home / 'comfyui.db').as_posix()}"]
+    if model_paths is not None:
+        more += ["--extra-model-paths-config", str(model_paths)]
     return [
         python,
         str(folder / "main.py"),
         *("--listen", "127.0.0.1", "--port", str(port)),
         *("--disable-auto-launch", "--disable-metadata"),
         *("--preview-method", "auto"),
+        *more,
         *shlex.split(extra_args, posix=os.name != "nt"),
     ]
 
@@ -34,9 +52,18 @@ def embedded_command(
     speed: float,
     models: Path | None = None,
     editor: str = "embedded",
+    *,
+    strict: bool = False,
 ) -> list[str]:
-    """Return how to start the embedded engine with this Python."""
+    """
+    Return how to start the embedded engine with this Python.
+
+    Args:
+        models: a `models` folder as ComfyUI has it.
+        strict: weights must be there, although nothing reads them.
+    """
     command = [sys.executable, "-m", "common.engine", "--port", str(port)]
     command += ["--data", str(data), "--speed", f"{speed:g}", "--disable-metadata"]
     command += ["--editor", editor] if editor != "embedded" else []
+    command += ["--strict"] if strict else []
     return command if models is None else [*command, "--models", str(models)]

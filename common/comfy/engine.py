@@ -238,6 +238,10 @@ class Comfy:
         self._choices[key] = (time.monotonic() + CHOICES_S, found)
         return found
 
+    def forget_choices(self) -> None:
+        """Ask anew for the choices: files have come."""
+        self._choices.clear()
+
     async def stats(self) -> dict[str, object]:
         """Return `/system_stats` as it is, and renew `info`."""
         body = await self._http.get("/system_stats")

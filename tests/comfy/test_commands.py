@@ -21,3 +21,16 @@ def test_embedded_command(tmp_path):
     assert command[:3] == [sys.executable, "-m", "common.engine"]
     assert command[command.index("--speed") + 1] == "20"
     assert command[-2:] == ["--models", str(tmp_path / "models")]
+
+
+def test_comfyui_command_with_folders_of_its_own(tmp_path):
+    """A ComfyUI whose folder is read-only keeps its files and database elsewhere."""
+    home, paths = tmp_path / "home", tmp_path / "extra_model_paths.yaml"
+    command = comfyui_command(
+        tmp_path, "python3", 8188, "--lowvram", home=home, model_paths=paths
+    )
+
+    for name in ("input", "output", "temp", "user"):
+        assert command[command.index(f"--{name}-directory") + 1] == str(home / name)
+    assert command[command.index("--database-url") + 1].startswith("sqlite:///")
+    assert command[-3:] == ["--extra-model-paths-config", str(paths), "--lowvram"]

@@ -1,0 +1,1 @@
+"""One container: looks at the machine, starts what serves, and keeps it up."""

@@ -1,0 +1,98 @@
+"""Which engines the settings ask for, and how ComfyUI is started."""
+
+import os
+
+import pytest
+
+from common import engines
+from common.settings import BadSettings, Settings
+
+
+@pytest.fixture
+def comfyui(tmp_path):
+    """Return a folder that looks like ComfyUI's."""
+    folder = tmp_path / "comfyui"
+    folder.mkdir()
+    (folder / "main.py").touch()
+    return folder
+
+
+def command(settings, data):
+    """Return the command line of the one engine."""
+    (engine,) = engines.of(settings, data)
+    return engine._process._command
+
+
+def test_comfyui_that_is_writable(comfyui, tmp_path):
+    """A ComfyUI of the user's own keeps its folders and finds its own weights."""
+    found = command(Settings.read(comfyui_dir=comfyui), tmp_path / "data")
+
+    assert "--output-directory" not in found
+    assert "--extra-model-paths-config" not in found
+
+
+def test_comfyui_that_is_read_only(comfyui, tmp_path, monkeypatch):
+    """In an image, ComfyUI's files are beside ours."""
+    writes = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: path != comfyui and writes(path, mode)
+    )
+    data = tmp_path / "data"
+    found = command(Settings.read(comfyui_dir=comfyui), data)
+
+    home = data / "comfyui"
+    assert found[found.index("--output-directory") + 1] == str(home / "output")
+    assert (home / "user").is_dir()
+
+
+def test_weights_of_all_layers(comfyui, tmp_path):
+    """ComfyUI is told of a volume's weights and of those in the image."""
+    volume, baked = tmp_path / "volume", tmp_path / "baked"
+    settings = Settings.read(
+        comfyui_dir=comfyui, models=volume, models_layers=(str(baked),)
+    )
+    found = command(settings, tmp_path / "data")
+
+    path = tmp_path / "data/extra_model_paths.yaml"
+    assert found[found.index("--extra-model-paths-config") + 1] == str(path)
+    text = path.read_text()
+    assert text.index(str(baked)) < text.index(str(volume)) < text.index("is_default")
+    assert not volume.exists()
+
+
+def test_no_comfyui_there(tmp_path):
+    """A folder without ComfyUI is said."""
+    with pytest.raises(BadSettings, match="COMFYUI_DIR"):
+        engines.of(Settings.read(comfyui_dir=tmp_path), tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, None),
+        ({"models": "volume"}, []),
+        ({"models": "volume", "models_ensure": True}, ["--strict"]),
+    ],
+    ids=["nothing", "a volume", "a volume that is filled"],
+)
+def test_weights_of_the_embedded_engine(tmp_path, given, expected):
+    """It offers those of a volume, and no others where they are fetched."""
+    if given:
+        given["models"] = tmp_path / given["models"]
+    found = command(Settings.read(engine="embedded", **given), tmp_path / "data")
+
+    if expected is None:
+        assert "--models" not in found
+    else:
+        models = str(tmp_path / "volume" / "models")
+        assert found[found.index("--models") + 1] == models
+        assert [one for one in found if one == "--strict"] == expected
+
+
+def test_weights_of_the_model_that_needs_no_comfyui(tmp_path, monkeypatch):
+    """It is told where they are put, although nobody named a volume."""
+    monkeypatch.chdir(tmp_path)
+    found = command(Settings.read(engine="nunchaku"), tmp_path / "data")
+
+    models = str(tmp_path / "data/weights/models")
+    assert found[found.index("--models") + 1] == models
