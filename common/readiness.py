@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
+from common.comfy.scrub import scrub
 from common.runtime import Runtime
 from common.weights import Overall, Weight
 
@@ -47,12 +48,12 @@ async def look(runtime: Runtime) -> Found:
     if not runtime.dispatcher.alive:
         found.append(Missing("worker", "no slot works", "restart the service"))
     troubles = [engine.trouble() for engine in runtime.engines]
-    overall = await runtime.weights.overall()
+    overall = await runtime.stock.overall()
     if all(troubles):
         found.append(Missing("engine", "; ".join(filter(None, troubles))))
     elif overall.state == "unknown":  # it was there a moment ago
         found.append(Missing("engine", "no ComfyUI answers"))
-    layers = len(runtime.weights.layers)
+    layers = len(runtime.stock.layers)
     notes = []
     for weight in overall.weights:
         if not weight.missing:
@@ -98,11 +99,14 @@ def _words(weight: Weight, folder: str) -> tuple[str, str | None]:
             f"{weight.name} could not be fetched ({weight.trouble.code}): {weight.why}",
             weight.trouble.hint or "it is tried again by itself",
         )
+    if weight.found.reason is not None and weight.found.path is not None:
+        return f"{weight.name} is {weight.state}: {scrub(weight.found.reason)}", None
     if not weight.coming:
         return f"{weight.name} is not there", "it is fetched when a request needs it"
-    done, total = weight.done_bytes / 1e9, (weight.size or 0) / 1e9
-    of = f" of {total:.1f}" if total else ""
-    return f"{weight.name} is being fetched: {done:.1f}{of} GB", None
+    of = "" if weight.size is None else f" of {weight.size / 1e9:.2f}"
+    done = f"{weight.done_bytes / 1e9:.2f}{of} GB are there"
+    how = "being fetched" if weight.done_bytes else "to be fetched"
+    return f"{weight.name} is {how}: {done}", None
 
 
 def as_json(found: Found, runtime: Runtime) -> dict[str, object]:

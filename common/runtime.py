@@ -36,8 +36,8 @@ from common.models.errors import ModelsError
 from common.outputs import publish
 from common.service import Service
 from common.settings import BadSettings, Settings
+from common.stock import Stock
 from common.storage import Storage
-from common.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +103,7 @@ class Runtime:
             self.supply,
         )
         self.janitor = Janitor(self.store, self.ledger, self.files, retention_s)
-        self.weights = Weights(
-            service, self.engines, manifest, self.ensurer, self.supply
-        )
+        self.stock = Stock(service, self.engines, manifest, self.ensurer, self.supply)
         self.intake = Intake(
             service,
             ledger=self.ledger,
@@ -191,7 +189,9 @@ class Runtime:
 
     def _arrived(self) -> None:
         """Look anew at what is there: a weight file has come."""
-        self.weights.forget()
+        self.stock.forget()
+        if self.supply is not None and not self.supply.busy:
+            self._mark("weights")
         for engine in self.engines:
             engine.comfy.forget_choices()
 

@@ -38,8 +38,12 @@ def main(
         Path | None, typer.Option(help="Folder for jobs and files; default: WAN_DATA.")
     ] = None,
     models: Annotated[
-        Path, typer.Option(envvar="WAN_MODELS", help="Folder of the weights.")
-    ] = HERE / "models",
+        Path | None,
+        typer.Option(
+            help="Folder whose `models` holds the weights; default: WAN_MODELS, else"
+            " ./data/weights. What is absent is fetched into a folder that is named."
+        ),
+    ] = None,
     engine: Engine = None,
 ) -> None:
     """Serve Qwen image edit until Ctrl-C or SIGTERM."""
@@ -51,16 +55,13 @@ def main(
         from common.service import load
         from common.settings import Settings
 
-        why = obstacle(models) if engine is None else None
-        if why is not None:
+        given = {"host": host, "port": port, "data": data, "models": models}
+        settings = Settings.read(**given, engine=engine or "nunchaku")
+        if engine is None and (
+            why := obstacle(settings.weights_root / "models", fetched=settings.supplies)
+        ):
             say(f"the embedded editor serves, not the model: {why}")
-        settings = Settings.read(
-            host=host,
-            port=port,
-            data=data,
-            models=models.resolve(),
-            engine=engine or ("embedded" if why else "nunchaku"),
-        )
+            settings = Settings.read(**given, engine="embedded")
         logs.set_up(settings)
         with listener(settings) as listening:
             serve(Runtime(load(HERE), settings), listening)

@@ -13,7 +13,9 @@ import aiohttp
 import psutil
 import pytest
 
-from tests.live import DONE, SMALL, engine
+from common.models.needs import needs
+from tests.live import DONE, SMALL, engine, fastwan
+from tests.models.shelf import shelf
 
 ROOT = Path(__file__).parent.parent
 WINDOWS = sys.platform == "win32"
@@ -236,3 +238,37 @@ async def test_a_second_service_on_the_same_data_is_refused(start, tmp_path):
     assert "another process" in second.stderr
     assert "Traceback" not in second.stderr
     await service.answers("/health")
+
+
+async def test_weights_that_came_before_a_kill_do_not_come_again(start, tmp_path):
+    """kill -9 while a job waits for its weights: the next start goes on from there."""
+    with shelf(tmp_path / "shelf", rate=1_000_000) as there:
+        for name, where in fastwan_weights():
+            there.put(name, 2_000_000, where=where)
+        fetches = {
+            "WAN_MODELS": str(there.folder / "root"),
+            "WAN_MODELS_MANIFEST": str(there.write()),
+            "WAN_MODELS_ENSURE": "true",
+            "WAN_MODELS_MARGIN_GB": "0",
+        }
+        service = await start(**own_engine("0"), **fetches)
+        job = await service.submit()
+        early = await service.until(
+            job["id"], lambda j: (j["progress"]["done_bytes"] or 0) > 2_500_000
+        )
+        engine_left = service.engine()
+        service.kill()
+        engine_left.kill()
+        there.server.rate = None
+        await service.start()
+        done = await service.finished(job["id"])
+
+    assert early["progress"]["stage"] == "downloading"
+    assert (done["status"], done["attempt"]) == ("succeeded", 1)
+    # The file that was under way may come again, and not those that were there.
+    assert there.server.sent < 10_500_000
+
+
+def fastwan_weights():
+    """Return (name, folder) of what FastWan loads."""
+    return [(need.name, need.folder) for need in needs(fastwan())]

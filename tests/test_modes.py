@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.modes import lacking
+from common.modes import lacking, wanted_by
 from common.service import find, load
 
 TALK = load(find("infinite-talk-v1"))
@@ -51,6 +51,21 @@ def test_nothing_is_needed_while_one_kind_of_request_works(service, absent, need
 
     assert found == needed
     assert set(users) == absent - needed
+
+
+@pytest.mark.parametrize(
+    ("service", "file", "users"),
+    [
+        (PAIR, VAE, "every request"),
+        (PAIR, I2V, "requests with image"),
+        (PAIR, FAST, "requests with image and lightning"),
+        (TALK, SINGLE, "requests without audio_2 or mask or mask_2"),
+        (TALK, "unheard of", "some requests"),
+    ],
+)
+def test_who_loads_a_file_is_said_by_fields(service, file, users):
+    """Those that all of them share."""
+    assert wanted_by(file, service.modes) == users
 
 
 def test_an_empty_volume_lacks_what_the_defaults_load():

@@ -8,12 +8,16 @@ import pytest
 from PIL import Image
 
 from common.engine.editors import EditorMissing
+from common.engine.editors.weights import MODEL, PIPELINE
+from common.jobs import supply
 from common.jobs.outcome import Done, Spoiled
 from common.runtime import Runtime
 from common.service import find, load
 from common.settings import BadSettings, Settings
 from tests.live import both, fastwan
+from tests.models.shelf import shelf
 from tests.pictures import png
+from tests.range_server import Fault
 
 
 @pytest.fixture
@@ -171,3 +175,30 @@ async def test_a_model_that_cannot_run_is_said(live, monkeypatch):
     assert job["error"]["code"] == "model_unavailable"
     assert "nunchaku is not installed" in job["error"]["message"]
     assert "README" in job["error"]["hint"]
+
+
+async def test_a_job_waits_for_the_model_that_its_node_loads(tmp_path, monkeypatch):
+    """No input names a file of it; it is fetched all the same, and then it is ready."""
+    monkeypatch.setattr(supply, "RETRY_S", (0.1, 0.1))
+    service = load(find("qwen-image-edit-nunchaku"))
+    with shelf(tmp_path) as there:
+        there.put("svdq.safetensors", where="diffusion_models")
+        there.put("vae.safetensors", where=f"diffusers/{PIPELINE}/vae")
+        manifest = there.write()
+        text = manifest.read_text("utf-8").replace("m@1", MODEL)
+        manifest.write_text(text, "utf-8")
+        there.server.fault = lambda asked: Fault(status=404)
+        root = tmp_path / "root"
+        given = {"models": root, "models_manifest": manifest, "models_ensure": True}
+        async with both(tmp_path, service=service, **given, models_margin_gb=0) as live:
+            _, job = await live.post("/edit", json={"prompt": "x", "image": encoded()})
+            status, early = await live.get("/ready")
+            there.server.fault = lambda asked: None
+            done = await live.finished(job["id"])
+            late, body = await live.get("/health/models")
+
+    assert status == 503
+    assert {one["file"] for one in early["missing"]} == set(there.names)
+    assert (done["status"], done["attempt"]) == ("succeeded", 1)
+    assert (late, body["state"]) == (200, "ready")
+    assert (root / f"models/diffusers/{PIPELINE}/vae/vae.safetensors").is_file()

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from common.api.schema import PROBLEMS
+from common.comfy.scrub import scrub
 from common.errors import NotFound
 from common.loras import SUFFIX, pair_of
 from common.manifest import Manifest
@@ -110,7 +111,7 @@ class HealthView(BaseModel):
 def routes(runtime: Runtime) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["service"])
-    weights = runtime.weights
+    stock = runtime.stock
     unready: dict[int | str, dict[str, object]] = {
         503: {"description": "Something is missing.", "model": HealthView}
     }
@@ -118,14 +119,14 @@ def routes(runtime: Runtime) -> APIRouter:
     @router.get("/models", response_model=ModelsView)
     async def models() -> Response:
         """Say of each file that this service loads whether it is there."""
-        overall = await weights.overall()
+        overall = await stock.overall()
         return JSONResponse(
             {
                 "state": overall.state,
                 "done_bytes": overall.done_bytes,
                 "total_bytes": overall.total_bytes,
                 "eta_s": overall.eta_s,
-                "files": [view(one, weights.layers) for one in overall.weights],
+                "files": [view(one, stock.layers) for one in overall.weights],
             }
         )
 
@@ -136,19 +137,19 @@ def routes(runtime: Runtime) -> APIRouter:
         if listed is None:
             return JSONResponse({"state": "unknown", "loras": []})
         names = [name.replace("\\", "/") for name in listed if name.endswith(SUFFIX)]
-        sizes = await asyncio.to_thread(_sizes, names, weights.layers)
-        states = {f"{one.folder}/{one.name}": one.state for one in await weights.look()}
-        found = [_lora(name, names, weights.manifest, sizes, states) for name in names]
+        sizes = await asyncio.to_thread(_sizes, names, stock.layers)
+        states = {f"{one.folder}/{one.name}": one.state for one in await stock.look()}
+        found = [_lora(name, names, stock.manifest, sizes, states) for name in names]
         return JSONResponse({"state": "ready", "loras": found})
 
     @router.get("/health/models", response_model=HealthView, responses=unready)
     async def health() -> Response:
         """Answer 200 when the weights that plain requests need are there."""
-        overall = await weights.overall()
+        overall = await stock.overall()
         body = {
             "state": overall.state,
             "missing": sorted(overall.needed),
-            "models": [_health(one) for one in weights.variants(overall.weights)],
+            "models": [_health(one) for one in stock.variants(overall.weights)],
         }
         return JSONResponse(body, 200 if overall.state == "ready" else 503)
 
@@ -159,7 +160,7 @@ def routes(runtime: Runtime) -> APIRouter:
     )
     async def health_of(model: str) -> Response:
         """Answer 200 when a variant of one model is there."""
-        found = weights.variants(await weights.look())
+        found = stock.variants(await stock.look())
         mine = [one for one in found if one.model == model]
         if not mine:
             known = ", ".join(dict.fromkeys(one.model for one in found)) or "none"
@@ -197,7 +198,7 @@ def view(weight: Weight, layers: tuple[Path, ...]) -> dict[str, object]:
         "layer": layer,
         "where": where,
         "near": weight.near and f"models/{weight.near}",
-        "reason": found.reason if found else None,
+        "reason": found.reason and scrub(found.reason) if found else None,
         "error": trouble
         and {"code": trouble.code, "message": weight.why, "hint": trouble.hint},
     }

@@ -28,7 +28,7 @@ def routes(runtime: Runtime) -> APIRouter:
     async def card() -> Response:
         """Say what is served here."""
         states = {True: "missing", False: "present", None: "unknown"}
-        weights = await runtime.weights.look()
+        weights = await runtime.stock.look()
         return JSONResponse(
             {
                 "name": service.name,

@@ -19,6 +19,9 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder for all files")
     parser.add_argument("--models", type=Path, help="a models folder as in ComfyUI")
     parser.add_argument(
+        "--strict", action="store_true", help="offer only weights that are there"
+    )
+    parser.add_argument(
         "--speed", type=float, default=1.0, help="of pretended work; 0 = none of it"
     )
     parser.add_argument(
@@ -37,6 +40,7 @@ def main() -> int:
         port=given.port,
         speed=given.speed,
         models=given.models,
+        strict=given.strict,
         editor=given.editor,
         metadata=not given.disable_metadata,
         faults=given.faults,

@@ -77,6 +77,7 @@ class Library:
         self._input = settings.folder("input")
         models = [settings.models, settings.data / "models"]
         self._roots = [root for root in models if root is not None]
+        self.strict = settings.strict
 
     def find(self, folder: str, name: str) -> Path | None:
         """Return the real file of this name, or None for one that we only list."""
@@ -91,7 +92,7 @@ class Library:
         """Return the names to choose from, sorted."""
         if folder == "input":
             return sorted(p.name for p in self._input.iterdir() if p.is_file())
-        found = set(WEIGHTS[folder])
+        found = set() if self.strict else set(WEIGHTS[folder])
         for root in self._roots:
             for alias in (folder, *ALIASES.get(folder, ())):
                 base = root / alias

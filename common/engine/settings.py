@@ -18,6 +18,7 @@ class EngineSettings:
         1.0  #: how fast the pretended work goes; 0 = no pretended work at all
     )
     models: Path | None = None  #: a models folder as ComfyUI has it: loras/, vae/, …
+    strict: bool = False  #: offer only weights that are there, as ComfyUI does
     metadata: bool = True  #: write the workflow into each file, as ComfyUI does
     editor: Literal["embedded", "qwen"] = "embedded"  #: qwen = the real model
     faults: bool = False  #: serve /embedded/*, where a test breaks things on purpose

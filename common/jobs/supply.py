@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 from common.job import Progress
 from common.jobs.queue import Waiting
 from common.manifest_schema import WeightFile
+from common.models.bring import Result
 from common.models.errors import ModelsError
 from common.models.meter import Meter, Notice, Step
 from common.workflow import Workflow
@@ -29,26 +30,6 @@ RETRY_S = (15.0, 300.0)  #: first and longest pause after a fetch that failed
 STOP_S = 10.0  #: for a fetch to put its partial files in order
 
 T = TypeVar("T")
-
-
-class Result(Protocol):
-    """What became of one file."""
-
-    @property
-    def file(self) -> WeightFile:
-        """Which one."""
-
-    @property
-    def error(self) -> ModelsError | None:
-        """Why it is not there; None = it is."""
-
-    @property
-    def fetched_bytes(self) -> int:
-        """That came over the network; 0 = it was there."""
-
-    @property
-    def seconds(self) -> float:
-        """That it took."""
 
 
 class Weights(Protocol):
@@ -134,6 +115,17 @@ class Supply:
                 self._wanted[file] = None
                 self._more.set()
 
+    def doubt(self, file: WeightFile) -> None:
+        """Look after a file that was there and does not look whole any more."""
+        if file in self._there:
+            self._there.discard(file)
+            self.want([file])
+
+    @property
+    def busy(self) -> bool:
+        """Whether files are wanted that are not there."""
+        return bool(self._wanted)
+
     def wanted(self, file: WeightFile) -> bool:
         """Tell whether a file is being fetched, or will be."""
         return file in self._wanted
@@ -192,7 +184,8 @@ class Supply:
             self._let_go()
             absent = [file for file in files if file in self._wanted]
             if absent:
-                log.info("weights: %s", ", ".join(file.path for file in absent))
+                names = ", ".join(file.path for file in absent)
+                log.info("weights to be fetched or hashed: %s", names)
                 await self._bring(absent)
         except ModelsError as error:
             log.warning("weights: %s", error)
@@ -248,6 +241,7 @@ class Supply:
         for one in results:
             self._observer.fetched(one)
             if one.error is None:
+                log.info("%s is there, after %.0f s", one.file.name, one.seconds)
                 self._arrive(one.file)
             else:
                 log.warning("%s: %s", one.file.name, one.error)

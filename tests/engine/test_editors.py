@@ -127,11 +127,36 @@ def test_free_memory_decides_the_offload(free_gb, plan):
 def test_missing_weights_are_named(tmp_path):
     """Each of them, until it is there."""
     both = weights.absent(tmp_path, "int4")
-    assert [name.partition("/")[0][:9] for name in both] == ["Qwen-Imag", "svdq-int4"]
+    transformer = tmp_path / both[1]
+    transformer.parent.mkdir()
+    transformer.touch()
 
-    (tmp_path / both[1]).touch()
-
+    assert both[0] == "diffusers/Qwen-Image-Edit-2509/model_index.json"
+    assert both[1].startswith("diffusion_models/svdq-int4_r128")
     assert weights.absent(tmp_path, "int4") == both[:1]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "transformer"),
+    [
+        ("models/diffusers", "models/diffusion_models"),
+        ("models", "models"),
+        (".", "."),
+    ],
+    ids=["of the manifest", "in models", "in the root"],
+)
+def test_weights_are_found_where_people_put_them(tmp_path, pipeline, transformer):
+    """Where the manifest says, and where older instructions said."""
+    models = tmp_path / "models"
+    folder = tmp_path / pipeline / weights.PIPELINE
+    file = tmp_path / transformer / weights.transformer_file("fp4")
+    for path in (models / "x", folder / "model_index.json", file):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    assert weights.absent(models, "fp4") == []
+    assert weights.pipeline_folder(models).samefile(folder)
+    assert weights.transformer_path(models, "fp4").samefile(file)
 
 
 def test_the_model_needs_a_folder_of_weights():
@@ -152,8 +177,19 @@ def test_what_keeps_the_model_from_running_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "_capability", lambda: (12, 0))
     assert "svdq-fp4" in weights.obstacle(tmp_path)
 
+    coming = weights.obstacle(tmp_path, fetched=True)
     for name in weights.absent(tmp_path, "fp4"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
     found = weights.obstacle(tmp_path)
+    assert coming == found
     assert found is None or found.endswith("is not installed; README.md says how")
+
+
+def test_the_card_decides_what_is_fetched(monkeypatch):
+    """One precision of the two; without a card that is known, the model's default."""
+    monkeypatch.setattr(weights, "_capability", lambda: (12, 0))
+    assert weights.variant_of_card() == {"qwen-image-edit@2509": "fp4"}
+
+    monkeypatch.setattr(weights, "_capability", lambda: (9, 0))
+    assert weights.variant_of_card() == {}

@@ -1,12 +1,16 @@
 """What single nodes do with good and bad inputs."""
 
 import struct
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
 from PIL import Image
 
 from common.engine import EngineSettings, serve
+from common.engine.definitions import Library
+from common.engine.nodes.loaders import load_file
+from common.engine.run import NodeFailed
 
 
 def failure(frames):
@@ -87,6 +91,24 @@ async def test_a_models_folder(tmp_path):
         "wan_2.1_vae.safetensors",
         "pixel_space",
     ]
+
+
+async def test_weights_that_must_be_there(tmp_path):
+    """Only a folder's files are offered, and one that vanishes fails its loader."""
+    vae = tmp_path / "models" / "vae" / "mine.safetensors"
+    vae.parent.mkdir(parents=True)
+    vae.write_bytes(b"")
+    settings = EngineSettings(
+        data=tmp_path / "d", port=0, models=tmp_path / "models", strict=True
+    )
+    library = Library(settings)
+    run = SimpleNamespace(library=library, pretend=lambda seconds: None)
+    offered = [library.names(name) for name in ("vae", "loras", "diffusion_models")]
+    vae.unlink()
+
+    assert offered == [["mine.safetensors", "pixel_space"], [], []]
+    with pytest.raises(NodeFailed, match="No such file"):
+        load_file(run, "vae", "mine.safetensors")
 
 
 async def test_a_text_as_picture(engine, client, photo):

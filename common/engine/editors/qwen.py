@@ -65,7 +65,7 @@ def quantized(models: Path) -> Any:
             " for your Python and torch from"
             " https://github.com/nunchaku-ai/nunchaku/releases"
         ) from error
-    path = models / weights.transformer_file(kind)
+    path = weights.transformer_path(models, kind)
     return NunchakuQwenImageTransformer2DModel.from_pretrained(str(path))
 
 
@@ -139,7 +139,7 @@ class QwenEditor:
         transformer = self._transformer(self._models)
         cuda = torch.cuda.is_available()
         pipeline = QwenImageEditPlusPipeline.from_pretrained(
-            str(self._models / weights.PIPELINE),
+            str(weights.pipeline_folder(self._models)),
             transformer=transformer,
             scheduler=FlowMatchEulerDiscreteScheduler.from_config(SCHEDULER),
             torch_dtype=torch.bfloat16 if cuda else torch.float32,

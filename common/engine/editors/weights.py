@@ -11,8 +11,16 @@ from common.engine.editors import EditorMissing
 Precision = Literal["int4", "fp4"]
 Offload = Literal["none", "model", "layers"]
 
+#: In the manifest; a variant for each precision.
+MODEL = "qwen-image-edit@2509"
+
 #: The pipeline without its transformer: text encoder, VAE, tokenizer, processor.
 PIPELINE = "Qwen-Image-Edit-2509"
+
+# Below the models folder: where `wan models ensure` puts them, then where people put
+# them before there was a place for each kind.
+_PIPELINES = (f"diffusers/{PIPELINE}", PIPELINE, f"../{PIPELINE}")
+_TRANSFORMERS = ("diffusion_models/", "", "../")
 
 # Compute capabilities. Source: `get_precision` and `check_hardware_compatibility` in
 # nunchaku 1.2's utils.py, which takes no others: data-centre Hopper (9.0) and Blackwell
@@ -63,17 +71,42 @@ def transformer_file(kind: Precision) -> str:
     return f"svdq-{kind}_r128-qwen-image-edit-2509-lightningv2.0-8steps.safetensors"
 
 
-def obstacle(models: Path) -> str | None:
+def pipeline_folder(models: Path) -> Path:
+    """Return where the pipeline is; where it belongs, when it is nowhere."""
+    places = [models / place for place in _PIPELINES]
+    there = (one for one in places if (one / "model_index.json").is_file())
+    return next(there, places[0])
+
+
+def transformer_path(models: Path, kind: Precision) -> Path:
+    """Return where the transformer is; where it belongs, when it is nowhere."""
+    places = [models / f"{place}{transformer_file(kind)}" for place in _TRANSFORMERS]
+    return next((one for one in places if one.is_file()), places[0])
+
+
+def variant_of_card() -> dict[str, str]:
+    """Return which variant of the model suits this machine's card, by the model."""
+    try:
+        return {MODEL: precision(_capability())}
+    except EditorMissing:
+        return {}
+
+
+def obstacle(models: Path, *, fetched: bool = False) -> str | None:
     """
     Return what keeps the model from running on this machine, if anything does.
 
     Cheap: torch is looked for and not imported, so that no memory of the card is taken.
+
+    Args:
+        models: the folder that holds what is fetched from the manifest.
+        fetched: weights that are absent are no obstacle, they will come.
     """
     try:
         kind = precision(_capability())
     except EditorMissing as error:
         return str(error)
-    if missing := absent(models, kind):
+    if not fetched and (missing := absent(models, kind)):
         return f"{models} has no {' and no '.join(missing)}"
     for name in ("torch", "diffusers", "nunchaku"):
         if importlib.util.find_spec(name) is None:
@@ -99,5 +132,8 @@ def _capability() -> tuple[int, int]:
 
 def absent(models: Path, kind: Precision) -> list[str]:
     """Return what of the weights is not in the folder, as paths below it."""
-    needed = [f"{PIPELINE}/model_index.json", transformer_file(kind)]
-    return [name for name in needed if not (models / name).is_file()]
+    needed = (
+        pipeline_folder(models) / "model_index.json",
+        transformer_path(models, kind),
+    )
+    return [one.relative_to(models).as_posix() for one in needed if not one.is_file()]

@@ -20,9 +20,13 @@ def load_file(run: Run, folder: str, name: str) -> None:
     Take the time of loading a file, and look at its header if it is really there.
 
     Raises:
-        NodeFailed: a cut, empty or foreign file, as safetensors says it.
+        NodeFailed: a cut, empty or foreign file, as safetensors says it; or none, where
+            files must be there.
     """
-    if (path := run.library.find(folder, name)) is not None:
+    path = run.library.find(folder, name)
+    if path is None and run.library.strict:
+        raise NodeFailed("FileNotFoundError", f"No such file or directory: {name!r}")
+    if path is not None:
         with path.open("rb") as file:
             start = file.read(8)
             size = path.stat().st_size
