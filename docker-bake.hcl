@@ -5,6 +5,7 @@
 variable "WAN_REGISTRY" { default = "localhost" }
 variable "WAN_VERSION" { default = "latest" }
 variable "WAN_REVISION" { default = "" }
+variable "WAN_SOURCE" { default = "" }
 
 variable "UBUNTU_IMAGE" {}
 variable "CUDA_IMAGE" {}
@@ -31,13 +32,14 @@ target "_common" {
   }
 }
 
-# What is published says where it is from and what is in it.
+# What is published says where it is from. What is in it, the workflow has attested:
+# Docker's own builder would refuse to (`--sbom=true --push` asks another one for it).
 target "_published" {
   platforms = ["linux/amd64"]
-  attest    = ["type=provenance,mode=max", "type=sbom"]
   labels = {
     "org.opencontainers.image.version"  = WAN_VERSION
     "org.opencontainers.image.revision" = WAN_REVISION
+    "org.opencontainers.image.source"   = WAN_SOURCE
     "org.opencontainers.image.licenses" = "MIT"
   }
 }

@@ -32,7 +32,7 @@ NEEDED = (3, 11)
 KNOWN = ("3.13", "3.12", "3.11")  # looked for when we are run by an older one
 WINDOWS = os.name == "nt"
 LOCKS = {"run": "requirements.lock", "test": "requirements-test.lock"}
-EXTRAS = {"run": ("postgres",), "test": ("aria2", "postgres", "runpod", "test")}
+EXTRAS = {"run": ("aria2", "postgres"), "test": ("aria2", "postgres", "runpod", "test")}
 HEADER = """\
 # Made by `python start.py lock` from pyproject.toml: every package with the hashes of
 # all its files, for each system and Python. It names no registry. Not to be edited.

@@ -98,16 +98,7 @@ Width = Annotated[
         json_schema_extra=ui("slider", "size", unit="px", step=32),
     ),
 ]
-Height = Annotated[
-    int,
-    Field(
-        ge=256,
-        le=1280,
-        multiple_of=32,
-        description="Pixels.",
-        json_schema_extra=ui("slider", "size", unit="px", step=32),
-    ),
-]
+Height = Width
 Frames = Annotated[
     int,
     Field(

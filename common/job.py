@@ -147,6 +147,8 @@ class Held:
 class Requeued:
     """The attempt was lost through no fault of the job's; the next one will come."""
 
+    mended: str | None = None  #: the code of what its weights did; they are seen to
+
 
 @dataclass(frozen=True)
 class Deferred:
@@ -219,6 +221,7 @@ class Job:
     status: Status = Status.QUEUED
     version: int = 1
     attempt: int = 1
+    mended: str | None = None  #: why its weights were seen to, which is done once
     progress: Progress = field(default_factory=Progress)
     started_at: datetime | None = None
     device: str | None = None  #: what the last attempt ran on
@@ -257,10 +260,11 @@ class Job:
                 if self.status is not Status.QUEUED:
                     raise IllegalMove(f"a {self.status} job does not wait")
                 return self._next(progress=progress)
-            case Requeued():
+            case Requeued(mended=mended):
                 return self._to(
                     Status.QUEUED,
                     attempt=self.attempt + 1,
+                    mended=self.mended or mended,
                     started_at=None,
                     progress=Progress(),
                 )

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 
 from common.comfy.scrub import scrub
 from common.runtime import Runtime
+from common.sizes import human
 from common.weights import Overall, Weight
 
 
@@ -103,8 +104,8 @@ def _words(weight: Weight, folder: str) -> tuple[str, str | None]:
         return f"{weight.name} is {weight.state}: {scrub(weight.found.reason)}", None
     if not weight.coming:
         return f"{weight.name} is not there", "it is fetched when a request needs it"
-    of = "" if weight.size is None else f" of {weight.size / 1e9:.2f}"
-    done = f"{weight.done_bytes / 1e9:.2f}{of} GB are there"
+    of = "" if weight.size is None else f" of {human(weight.size)}"
+    done = f"{human(weight.done_bytes)}{of} are there"
     how = "being fetched" if weight.done_bytes else "to be fetched"
     return f"{weight.name} is {how}: {done}", None
 

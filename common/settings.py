@@ -6,6 +6,7 @@ A nonsense value stops the start with the setting's name and what it may be.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -33,7 +34,11 @@ class Settings(BaseSettings):
     """Everything an operator can set; API.md of the docs lists the same names."""
 
     model_config = SettingsConfigDict(
-        env_prefix="WAN_", frozen=True, extra="ignore", populate_by_name=True
+        env_prefix="WAN_",
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        env_ignore_empty=True,  # .env files pass on what was left blank
     )
 
     host: str = "127.0.0.1"
@@ -74,6 +79,7 @@ class Settings(BaseSettings):
     )
     models_ensure: bool | None = None  #: fetch what jobs lack; see `supplies`
     models_mirror: str | None = None  #: a copy of our own, asked before the publishers
+    models_staging: Path | None = None  #: a disk that files come to before the volume
     models_margin_gb: float = Field(default=2.0, ge=0)  #: left free on the volume
     enable_fast_download: bool = Field(
         default=False,
@@ -96,7 +102,15 @@ class Settings(BaseSettings):
     hf_cache: Path | None = Field(
         default=None, validation_alias=AliasChoices("hf_cache", "HF_HUB_CACHE")
     )
+    hf_home: Path | None = Field(  #: its cache is in "hub" where none is named
+        default=None, validation_alias=AliasChoices("hf_home", "HF_HOME")
+    )
 
+    models_local: Path | None = None  #: what relative local:// sources are below
+    #: Headers by host, as JSON: {"models.example.com": {"Authorization": "Bearer …"}}
+    models_headers: Annotated[dict[str, dict[str, SecretStr]], NoDecode] = Field(
+        default_factory=dict
+    )
     models_s3_public: bool = False  #: the buckets take unsigned requests
     aws_endpoint_url: str | None = Field(
         default=None,
@@ -150,6 +164,16 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("models_headers", mode="before")
+    @classmethod
+    def _json(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("must be JSON: headers by host") from None
 
     @field_validator("models_layers", mode="before")
     @classmethod
@@ -239,7 +263,7 @@ class Settings(BaseSettings):
             return self.hf_token_file.read_text("utf-8").strip() or None
         except OSError as error:
             raise BadSettings(
-                f"WAN_HF_TOKEN_FILE cannot be read: {error.strerror}"
+                f"WAN_HF_TOKEN_FILE: {self.hf_token_file}: {error.strerror}"
             ) from None
 
     @property

@@ -91,15 +91,8 @@ class Stock:
         if supply is None or not supply.fetching:
             return Overall(weights, needed, users, None, 0, 0, None)
         told = supply.progress()
-        return Overall(
-            weights,
-            needed,
-            users,
-            told.stage,
-            supply.meter.done,
-            supply.meter.total,
-            told.eta_s,
-        )
+        done, total = told.done_bytes or 0, told.total_bytes or 0
+        return Overall(weights, needed, users, told.stage, done, total, told.eta_s)
 
     async def look(self) -> tuple[Weight, ...]:
         """Return each file that some request loads."""
@@ -187,12 +180,13 @@ class Stock:
             return None
 
     def _whole(self) -> list[WeightFile]:
-        """Return the files of models that a node loads whole."""
-        source = self._ensurer or self.manifest
+        """Return the files of models that a node loads whole; no engine lists them."""
+        if self._ensurer is None:
+            return []
         found: dict[WeightFile, None] = {}
         for model in models(self._service):
             try:
-                found |= dict.fromkeys(source.files_of(model) if source else ())
+                found |= dict.fromkeys(self._ensurer.files_of(model))
             except Missing:
                 continue
         return list(found)

@@ -28,6 +28,7 @@ class FakeHub:
     private: set = field(default_factory=set)  #: repositories that want TOKEN
     branches: dict = field(default_factory=lambda: {"main": COMMIT})
     status: int | None = None  #: every question is answered with it
+    busy: dict = field(default_factory=dict)  #: and with these headers
     life_s: float = 3600.0  #: how long a signed URL works
     expired: bool = False  #: the CDN refuses each signed URL made until now
     asked: list = field(default_factory=list)  #: (who, method, path, Authorization)
@@ -49,7 +50,7 @@ class FakeHub:
     def answer(self, path, token):
         """Return (status, headers, body) of the Hub."""
         if self.status is not None:
-            return self.status, {}, b""
+            return self.status, self.busy, b""
         org, name, _, revision, *rest = unquote(path).strip("/").split("/")
         repo, file = f"{org}/{name}", "/".join(rest)
         if repo not in {repo for repo, _ in self.files}:

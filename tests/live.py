@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import shutil
 from pathlib import Path
 
 import aiohttp
@@ -115,6 +116,17 @@ class Live:
 def fastwan() -> Service:
     """Return the first service."""
     return load(find("fastwan2.2-5b-network-storage"))
+
+
+def mistyped(folder: Path) -> Service:
+    """Return the first service with a letter wrong in the name of its VAE."""
+    folder.mkdir()
+    for name in ("api_wrapper.py", "workflow_api.json"):
+        shutil.copy(fastwan().folder / name, folder)
+    workflow = folder / "workflow_api.json"
+    text = workflow.read_text(encoding="utf-8")
+    workflow.write_text(text.replace("wan2.2_vae", "wan2.2_vea"), encoding="utf-8")
+    return load(folder)
 
 
 @contextlib.asynccontextmanager

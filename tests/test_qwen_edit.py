@@ -1,13 +1,14 @@
 """Qwen image edit, end to end: its own routes, several pictures, bad ones."""
 
 import base64
+import contextlib
 import io
 
 import aiohttp
 import pytest
 from PIL import Image
 
-from common.engine.editors import EditorMissing
+from common.engine.editors import EditorMissing, WeightsMissing, editor
 from common.engine.editors.weights import MODEL, PIPELINE
 from common.jobs import supply
 from common.jobs.outcome import Done, Spoiled
@@ -177,20 +178,20 @@ async def test_a_model_that_cannot_run_is_said(live, monkeypatch):
     assert "README" in job["error"]["hint"]
 
 
+async def test_it_is_ready_where_no_volume_is_looked_at(live):
+    """On the embedded engine nothing reads the model, so nothing waits for it."""
+    status, body = await live.get("/ready")
+
+    assert (status, body["missing"]) == (200, [])
+    assert (await live.get("/health/models"))[1]["state"] == "ready"
+
+
 async def test_a_job_waits_for_the_model_that_its_node_loads(tmp_path, monkeypatch):
     """No input names a file of it; it is fetched all the same, and then it is ready."""
     monkeypatch.setattr(supply, "RETRY_S", (0.1, 0.1))
-    service = load(find("qwen-image-edit-nunchaku"))
-    with shelf(tmp_path) as there:
-        there.put("svdq.safetensors", where="diffusion_models")
-        there.put("vae.safetensors", where=f"diffusers/{PIPELINE}/vae")
-        manifest = there.write()
-        text = manifest.read_text("utf-8").replace("m@1", MODEL)
-        manifest.write_text(text, "utf-8")
+    with published(tmp_path) as (there, given):
         there.server.fault = lambda asked: Fault(status=404)
-        root = tmp_path / "root"
-        given = {"models": root, "models_manifest": manifest, "models_ensure": True}
-        async with both(tmp_path, service=service, **given, models_margin_gb=0) as live:
+        async with both(tmp_path, **given) as live:
             _, job = await live.post("/edit", json={"prompt": "x", "image": encoded()})
             status, early = await live.get("/ready")
             there.server.fault = lambda asked: None
@@ -201,4 +202,56 @@ async def test_a_job_waits_for_the_model_that_its_node_loads(tmp_path, monkeypat
     assert {one["file"] for one in early["missing"]} == set(there.names)
     assert (done["status"], done["attempt"]) == ("succeeded", 1)
     assert (late, body["state"]) == (200, "ready")
-    assert (root / f"models/diffusers/{PIPELINE}/vae/vae.safetensors").is_file()
+    path = f"models/diffusers/{PIPELINE}/vae/vae.safetensors"
+    assert (tmp_path / "root" / path).is_file()
+
+
+async def test_weights_that_vanished_are_fetched_and_the_edit_tried_again(
+    tmp_path, monkeypatch
+):
+    """As those of any other service; only what cannot be fetched fails the job."""
+    painter = editor("embedded", None)
+    path = tmp_path / "root/models/diffusion_models/svdq.safetensors"
+
+    class Strict:
+        def edit(self, task, on_step):
+            if not path.is_file():
+                raise WeightsMissing("there is no svdq.safetensors")
+            return painter.edit(task, on_step)
+
+    monkeypatch.setattr("common.engine.nodes.edit.editor", lambda *_: Strict())
+    with published(tmp_path) as (_, given):
+        async with both(tmp_path, **given) as live:
+            body = {"prompt": "x", "image": encoded()}
+            _, job = await live.post("/edit", json=body)
+            first = await live.finished(job["id"])
+            path.unlink()
+            for blob in (tmp_path / "root/blobs/sha256").glob("*/*"):
+                blob.unlink()
+            _, job = await live.post("/edit", json=body)
+            second = await live.finished(job["id"])
+
+    assert (first["status"], first["attempt"]) == ("succeeded", 1)
+    assert (second["status"], second["attempt"]) == ("succeeded", 2)
+    assert path.is_file()
+
+
+@contextlib.contextmanager
+def published(folder):
+    """Publish a model of two files as the one that the node loads, and say where."""
+    with shelf(folder) as there:
+        there.put("svdq.safetensors", where="diffusion_models")
+        there.put("vae.safetensors", where=f"diffusers/{PIPELINE}/vae")
+        manifest = there.write()
+        text = manifest.read_text("utf-8").replace("m@1", MODEL)
+        manifest.write_text(text, "utf-8")
+        yield (
+            there,
+            {
+                "service": load(find("qwen-image-edit-nunchaku")),
+                "models": folder / "root",
+                "models_manifest": manifest,
+                "models_ensure": True,
+                "models_margin_gb": 0,
+            },
+        )

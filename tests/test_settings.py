@@ -57,6 +57,7 @@ def test_naming_a_comfyui_chooses_it(monkeypatch, variables, kind, urls):
     [
         ("WAN_PORT", "eighty"),
         ("WAN_PORT", "70000"),
+        ("WAN_MODELS_HEADERS", "{bad"),
         ("WAN_ENGINE", "magic"),
         ("WAN_QUEUE_LIMIT", "0"),
         ("COMFYUI_URL", "localhost:8188"),
@@ -72,6 +73,16 @@ def test_nonsense_stops_the_start_with_its_name(monkeypatch, name, value):
 
     with pytest.raises(BadSettings, match=name):
         Settings.read()
+
+
+def test_what_is_left_blank_is_not_set(monkeypatch):
+    """`.env` files and consoles pass on lines that nobody filled in."""
+    for name in ("LOG_LEVEL", "WAN_MODELS", "WAN_JOB_TIMEOUT_S", "HF_ENDPOINT"):
+        monkeypatch.setenv(name, "")
+
+    assert Settings.read() == Settings()
+    assert Settings.read().models is None
+    assert Settings.read().hf_endpoint.startswith("https://")
 
 
 def test_keys_come_from_the_environment_and_a_file(monkeypatch, tmp_path):

@@ -5,26 +5,32 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 from fastapi import APIRouter, Response
 from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.responses import FileResponse
 
+from common.errors import NotFound
 from common.service import Service
 
-# One version, so that the page does not change under its readers; it comes from a
-# server that is not ours, and what runs is bounded by the policy below.
-SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5.29.5"
+#: Swagger UI's own files, by what they are; served by us, so that no other server is
+#: needed.
+ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
+KEEP_S = 86400
 _INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
 def routes(service: Service, root: str = "") -> APIRouter:
-    """Return the route; `root` is the path that a proxy serves us under."""
+    """Return the routes; `root` is the path that a proxy serves us under."""
     router = APIRouter()
     page = get_swagger_ui_html(
         openapi_url=f"{root}/openapi.json",
         title=service.title,
-        swagger_js_url=f"{SWAGGER}/swagger-ui-bundle.js",
-        swagger_css_url=f"{SWAGGER}/swagger-ui.css",
+        swagger_js_url=f"{root}/docs/swagger-ui-bundle.js",
+        swagger_css_url=f"{root}/docs/swagger-ui.css",
         swagger_favicon_url="data:,",
     )
     html = bytes(page.body).decode()
@@ -35,6 +41,13 @@ def routes(service: Service, root: str = "") -> APIRouter:
         headers = {"Content-Security-Policy": policy}
         return Response(html, media_type="text/html", headers=headers)
 
+    @router.get("/docs/{name}", include_in_schema=False)
+    async def asset(name: str) -> Response:
+        if name not in ASSETS:
+            raise NotFound("the documentation has no such file")
+        headers = {"Cache-Control": f"max-age={KEEP_S}"}
+        return FileResponse(_folder() / name, headers=headers, media_type=ASSETS[name])
+
     return router
 
 
@@ -44,4 +57,13 @@ def scripts(html: str) -> str:
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
         for script in _INLINE.findall(html)
     )
-    return f"script-src {SWAGGER}/ {hashes}; style-src {SWAGGER}/ 'unsafe-inline'"
+    return f"script-src 'self' {hashes}; style-src 'self' 'unsafe-inline'"
+
+
+@cache
+def _folder() -> Path:
+    """Return where the files are; the package that brings them is not imported."""
+    found = find_spec("fastapi_offline")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent / "static"

@@ -20,6 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common.api.docs import ASSETS
 from common.api.problems import response as problem
 from common.errors import (
     ForbiddenOrigin,
@@ -36,8 +37,10 @@ log = logging.getLogger(__name__)
 
 # Probes have no key, and the documentation holds nothing that the source does not.
 MODELS_HEALTH = "/health/models"
+METRICS = "/metrics"
 OPEN_PATHS = frozenset(
-    {"/health", MODELS_HEALTH, "/ready", "/ping", "/docs", "/openapi.json"}
+    {"/health", MODELS_HEALTH, "/ready", "/ping", "/openapi.json"}
+    | {"/docs", *(f"/docs/{name}" for name in ASSETS)}
 )
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -94,7 +97,7 @@ class Gate:
         sender = _Sender(send, request_id, origin)
         try:
             _check_url(scope)
-            self._check_host(heads)
+            self._check_host(scope, heads)
             self._check_origin(scope, heads, origin)
             if preflight := self._preflight(scope, heads, origin):
                 await preflight(scope, receive, sender)
@@ -117,7 +120,7 @@ class Gate:
             scope["path"] = root + scope["path"]
         scope["root_path"] = root
 
-    def _check_host(self, heads: Headers) -> None:
+    def _check_host(self, scope: Scope, heads: Headers) -> None:
         names = heads.getlist("host")
         if len(names) > 1:
             raise MalformedRequest("the Host header is given twice")
@@ -125,6 +128,10 @@ class Gate:
             host = (urlsplit(f"//{names[0]}").hostname if names else "") or ""
         except ValueError:
             raise MalformedRequest("the Host header is no host") from None
+        # Prometheus calls by address, with a key; a page that borrows a name has none.
+        path = scope["path"].removeprefix(self._policy.root)
+        if self._policy.keys and path == METRICS:
+            return
         if self._policy.hosts and host not in self._policy.hosts:
             raise MisdirectedRequest(
                 "this server does not answer to that host name;"

@@ -53,7 +53,7 @@ def container(service: Name = None, check: Check = False) -> None:
             raise Stop("which service?", "name it, or set WAN_SERVICE", WRONG_USE)
         machine = look(VOLUMES)
         environment.set_defaults(
-            defaults(wanted, environment.environment(), machine.volumes)
+            defaults(wanted, environment.environment(), machine.volumes, machine.sealed)
         )
         settings = Settings.read()
         logs.set_up(settings)

@@ -74,6 +74,7 @@ def findings() -> Iterator[Finding]:
     yield from data(settings)
     yield cards()
     yield from engines(settings)
+    yield from weights(settings)
 
 
 def python() -> Finding:
@@ -209,3 +210,50 @@ def engines(settings: Settings) -> Iterator[Finding]:
             )
         else:
             yield Finding(True, f"ComfyUI {version} at {url}")
+
+
+def weights(settings: Settings) -> Iterator[Finding]:
+    """Look at the root of the weights, and at what each service lacks."""
+    from common.models.access import HINT
+    from common.models.ensurer import ModelEnsurer
+    from common.models.errors import ModelsError
+    from common.service import folders, load
+
+    if not settings.supplies:
+        if settings.engine_kind != "embedded":
+            cure = "set WAN_MODELS to the folder with ComfyUI's models/ to have them"
+            yield Finding(False, "weights are not fetched", cure, needed=False)
+        return
+    try:
+        ensurer = ModelEnsurer.from_config(settings, make=False)
+    except ModelsError as error:
+        yield Finding(False, f"weights: {error.message}", error.hint)
+        return
+    root = ensurer.layers.layers[-1]
+    if root.writable or not root.root.exists():
+        free = f"{_free(root.root):.1f} GiB free"
+        yield Finding(True, f"weights go to {root.root}, {free}")
+    else:
+        what = f"{root.root} takes no weights: {root.refusal}"
+        yield Finding(False, what, HINT)
+    for service in (load(folder) for folder in folders()):
+        files = ensurer.file_status(ensurer.needed_by(service))
+        absent = [one for one in files if not one.usable]
+        size = sum((one.size or 0) - one.done_bytes for one in absent)
+        names = ", ".join(one.file.name for one in absent[:3])
+        more = ", …" if len(absent) > 3 else ""
+        yield Finding(
+            not absent,
+            f"{service.name} lacks {size / 1e9:.2f} GB: {names}{more}"
+            if absent
+            else f"{service.name} has its {len(files)} weights",
+            f"wan models ensure --service {service.name}",
+            needed=False,
+        )
+
+
+def _free(folder: Path) -> float:
+    """Return the GiB that are free where a folder is, or is to be."""
+    from common.disk import free_bytes
+
+    return free_bytes(folder) / 2**30

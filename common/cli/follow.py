@@ -13,6 +13,7 @@ import requests
 
 from common.cli.screen import INTERRUPTED, Stop, console, put, say, terminal
 from common.client import Refused, Unreachable
+from common.sizes import human
 
 if TYPE_CHECKING:
     from common.client import Client
@@ -197,9 +198,7 @@ def _rest(now: dict[str, Any]) -> str:
     """
     parts = [f"step {now['step']}/{now['steps']}"] if now["step"] else []
     if total := now.get("total_bytes"):
-        parts.append(
-            f"{now['done_bytes'] / 1e9:.1f} of {total / 1e9:.1f} GB of weights"
-        )
+        parts.append(f"{human(now['done_bytes'])} of {human(total)} of weights")
     if now["eta_s"] is not None:
         parts.append(f"{now['eta_s']:.0f} s left")
     return ", ".join(parts)

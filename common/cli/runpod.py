@@ -76,9 +76,7 @@ def worker(context: typer.Context, service: Name) -> None:
         from common.runtime import Runtime
 
         logs.set_up(settings)
-        found = service_of(service)
-        data = settings.data or Path("data") / found.name
-        work(Runtime(found, mounted(settings, data)), env, context.args)
+        work(Runtime(service_of(service), mounted(settings)), env, context.args)
 
 
 @app.command()

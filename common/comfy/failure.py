@@ -131,7 +131,9 @@ def failure(error: Failed, *, hide: Iterable[str] = ()) -> Failure:
             f"A model file cannot be read {where}: {said}",
             "check the file's size and checksum, then fetch it again",
         )
-    if loads and (kind == "FileNotFoundError" or _says(text, _ABSENT)):
+    if kind == "WeightsMissing" or (
+        loads and (kind == "FileNotFoundError" or _says(text, _ABSENT))
+    ):
         return Failure(
             "missing_model",
             f"A model file is missing {where}: {said}",

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import psutil
@@ -28,12 +29,31 @@ class Machine:
     cards: tuple[Card, ...] = ()
     cuda: tuple[int, int] | None = None  #: the newest that the driver runs
     volumes: tuple[Path, ...] = ()  #: ours to write, of those asked for; best first
+    sealed: tuple[Path, ...] = ()  #: mounted, and not ours to write
 
 
 def look(volumes: Sequence[Path]) -> Machine:
     """Look at the machine; takes some milliseconds."""
     cards, cuda = _cards()
-    return Machine(memory_limit(), cards, cuda, usable(volumes))
+    cards = used(cards, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return Machine(memory_limit(), cards, cuda, usable(volumes), sealed(volumes))
+
+
+def used(cards: tuple[Card, ...], visible: str | None) -> tuple[Card, ...]:
+    """
+    Return the cards that programs will see.
+
+    Args:
+        visible: of CUDA_VISIBLE_DEVICES; CUDA stops at the first that is not there.
+    """
+    try:
+        numbers = [int(one) for one in (visible or "").split(",") if one.strip()]
+    except ValueError:
+        return cards  # by UUID
+    if not numbers:
+        return cards
+    there = takewhile(lambda number: 0 <= number < len(cards), numbers)
+    return tuple(cards[number] for number in there)
 
 
 def memory_limit(root: Path = Path("/")) -> int:
@@ -57,6 +77,12 @@ def usable(paths: Sequence[Path]) -> tuple[Path, ...]:
     """Return the folders that we may write to, volumes before the container's own."""
     ours = [path for path in paths if path.is_dir() and os.access(path, os.W_OK)]
     return tuple(sorted(ours, key=lambda path: not path.is_mount()))
+
+
+def sealed(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the volumes that are mounted, and that we may only read."""
+    found = [path for path in paths if path.is_mount()]
+    return tuple(path for path in found if not os.access(path, os.W_OK))
 
 
 def _cards() -> tuple[tuple[Card, ...], tuple[int, int] | None]:

@@ -7,6 +7,7 @@ which decides how the container ends, and helpers, which do not.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ _JUPYTER_PREFIX = "NVIDIA_"
 # What only one helper is to see.
 _HELPERS_OWN = ("JUPYTER_TOKEN", "TAILSCALE_AUTHKEY")
 
+# What a blank line of .env would set to nothing at all: no card.
+_BLANK_IS_NONE = ("CUDA_VISIBLE_DEVICES",)
+
 
 class Kind(Enum):
     """What a program's end means."""
@@ -53,13 +57,17 @@ class Program:
 
 
 def defaults(
-    container: Container, environ: Mapping[str, str], volumes: Sequence[Path]
+    container: Container,
+    environ: Mapping[str, str],
+    volumes: Sequence[Path],
+    sealed: Sequence[Path] = (),
 ) -> dict[str, str]:
     """
     Return the variables that a container sets because nobody else did.
 
     Args:
         volumes: those of `VOLUMES` that can be written, the best one first.
+        sealed: those that can only be read.
     """
     nodes = [one.strip() for one in container.comfyui_custom_nodes.split(",")]
     allowed = [one for one in nodes if one]
@@ -71,12 +79,15 @@ def defaults(
         # Theirs come last, so they win.
         "COMFY_LAUNCH_ARGS": " ".join((*flags, *theirs)),
         # Long clips of changing size fragment the card's memory without it.
-        "PYTORCH_CUDA_ALLOC_CONF": environ.get(
-            "PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"
-        ),
+        "PYTORCH_CUDA_ALLOC_CONF": environ.get("PYTORCH_CUDA_ALLOC_CONF")
+        or "expandable_segments:True",
     }
-    if not (environ.get("WAN_MODELS") or environ.get("MODELS_ROOT")) and volumes:
-        found["WAN_MODELS"] = str(volumes[0])
+    if not (environ.get("WAN_MODELS") or environ.get("MODELS_ROOT")):
+        if volumes:
+            found["WAN_MODELS"] = str(volumes[0])
+        if sealed:  # filled by root, perhaps: what is there need not be fetched
+            lower = [environ.get("WAN_MODELS_LAYERS", ""), *map(str, sealed)]
+            found["WAN_MODELS_LAYERS"] = os.pathsep.join(filter(None, lower))
     if container.behind_balancer:
         port = container.platform_port or BALANCER_PORT
         found["WAN_PORT"] = environ.get("WAN_PORT", str(port))
@@ -99,7 +110,11 @@ def programs(
     """
     verb = ("runpod", "worker") if container.takes_queue else ("serve",)
     wan = (sys.executable, "-m", "common.cli.main", *verb, service)
-    env = {name: value for name, value in environ.items() if name not in _HELPERS_OWN}
+    env = {
+        name: value
+        for name, value in environ.items()
+        if name not in _HELPERS_OWN and (value or name not in _BLANK_IS_NONE)
+    }
     found = [Program("service", wan, env, Kind.SERVICE)]
     if container.enable_jupyter:
         found.append(_jupyter(settings, container, environ))

@@ -69,9 +69,7 @@ def findings(
     data = settings.data or Path("data") / service.name
     yield _folder(data.resolve(), "data", "WAN_DATA", Level.FATAL, DATA_BYTES)
     if settings.supplies:
-        missing = sum(_sizes(service, settings).values())
-        root = settings.weights_root
-        yield _folder(root, "weights", "WAN_MODELS", Level.WARNING, missing)
+        yield from _weights(service, settings, machine)
 
 
 def _engine(service: Service, settings: Settings) -> Iterator[Finding]:
@@ -164,15 +162,52 @@ def _memory(
     )
 
 
+def _weights(
+    service: Service, settings: Settings, machine: Machine
+) -> Iterator[Finding]:
+    """Look at what is still to be fetched, and whether its place can take it."""
+    root = settings.weights_root
+    roots = (*settings.models_layers, root)
+    for volume in set(machine.sealed) & set(settings.models_layers):
+        yield Finding(
+            Level.WARNING,
+            f"{volume} cannot be written{_by_us()}: what it lacks goes to {root}",
+            f"once, as root: chown -R 1000:1000 {volume}",
+        )
+    absent = {
+        path: size
+        for path, size in _sizes(service, settings).items()
+        if not any(_holds(one / "models" / path, size) for one in roots)
+    }
+    if absent:
+        wanted = sum(absent.values())
+        yield _folder(root, "weights", "WAN_MODELS", Level.WARNING, wanted)
+    else:
+        yield Finding(Level.FINE, f"all weights of {service.name} are there")
+
+
+def _holds(path: Path, size: int) -> bool:
+    """Tell whether a file is there, as far as its size tells."""
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
+
+
 def _sizes(service: Service, settings: Settings) -> dict[str, int]:
-    """Return the bytes of each file that the largest kind of request loads."""
+    """Return the largest kind of request's weights: path below `models/`, bytes."""
     try:
         manifest = Manifest.load(settings.models_manifest)
     except (BadManifest, OSError):
         return {}  # the service says so, with the line
-    known = {file.name: file.size for file in manifest.files}
+    known = {file.name: file for file in manifest.files}
     loads = [
-        {name: known.get(name) or 0 for name in mode.weights} for mode in service.modes
+        {
+            f"{known[name].folder}/{name}": known[name].size or 0
+            for name in mode.weights
+            if name in known
+        }
+        for mode in service.modes
     ]
     return max(loads, key=lambda sizes: sum(sizes.values()), default={})
 
@@ -197,15 +232,14 @@ def _folder(
         probe.touch()
         probe.unlink()
     except OSError as error:
-        who = f" by user {os.getuid()}" if hasattr(os, "getuid") else ""
         return Finding(
             level,
-            f"{folder} ({what}) cannot be written{who}: {error.strerror}",
+            f"{folder} ({what}) cannot be written{_by_us()}: {error.strerror}",
             f"mount a volume there that this user may write to, or set {variable}",
         )
     free = free_bytes(folder)
     text = f"{folder} ({what}) has {free / 1e9:.1f} GB free"
-    if free < wanted_bytes and not _holds_weights(folder, what):
+    if free < wanted_bytes:
         return Finding(
             Level.WARNING,
             f"{text}, and {wanted_bytes / 1e9:.1f} GB may be needed",
@@ -214,9 +248,8 @@ def _folder(
     return Finding(Level.FINE, text)
 
 
-def _holds_weights(folder: Path, what: str) -> bool:
-    """Tell whether a volume is full because the weights are on it already."""
-    return what == "weights" and any((folder / "models").glob("*/*.safetensors"))
+def _by_us() -> str:
+    return f" by user {os.getuid()}" if hasattr(os, "getuid") else ""
 
 
 def _dotted(version: tuple[int, int]) -> str:

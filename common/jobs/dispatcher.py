@@ -1,5 +1,5 @@
 """
-Who runs which job, and what becomes of an attempt's outcome.
+Who runs which job, and when.
 
 One slot per engine: ComfyUI gets one job at a time, and order, priority, cancel and
 limits stay ours. While the finished video of one job is copied and checked, the slot
@@ -12,66 +12,29 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
-from common.comfy import (
-    Absent,
-    Comfy,
-    EngineUnreachable,
-)
+from common.comfy import Absent, EngineUnreachable
 from common.errors import ServiceError
 from common.job import (
     CancelAsked,
     Canceled,
-    Change,
     Deferred,
-    Failed,
     Job,
-    JobError,
-    Requeued,
     Started,
     Status,
-    Succeeded,
 )
 from common.jobs.collector import Collector
 from common.jobs.ledger import Ledger, now
-from common.jobs.outcome import (
-    Broken,
-    Done,
-    Lost,
-    Outcome,
-    Postponed,
-    Published,
-    Spoiled,
-    Stopped,
-    host_memory,
-    internal,
-    lost_in_restart,
-)
+from common.jobs.outcome import Lost, Outcome, Stopped, internal, lost_in_restart
 from common.jobs.queue import Waiting
 from common.jobs.runner import Ran, Runner
+from common.jobs.settlement import Engine, Settlement
 from common.jobs.supply import Supply
 
 log = logging.getLogger(__name__)
 
 READY_POLL_S = 30.0
-UNLOADED = ("missing_model", "corrupt_model")
-
-
-class Engine(Protocol):
-    """An engine and, when it is a child of ours, the means to restart it."""
-
-    comfy: Comfy
-    ours: bool  #: a child of this process, which ends with it
-
-    async def restart(self) -> None:
-        """Kill and start it again; does nothing for an engine that is not ours."""
-
-    def killed_by_kernel(self) -> bool:
-        """Tell whether its last death was for want of host memory."""
-
-    def tidy(self, prompt_id: str) -> None:
-        """Remove what a collected prompt left in the engine's output folder."""
 
 
 class Dispatcher:
@@ -92,14 +55,12 @@ class Dispatcher:
         self._runner = runner
         self._collector = collector
         self._engines = engines
-        self._max_attempts = max_attempts
-        self._supply = supply
+        self._settlement = Settlement(ledger, waiting, collector, max_attempts, supply)
         self._slots: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy: set[str] = set()  #: jobs that a slot runs
         self._recovered: set[str] = set()  #: may be in an engine from before
         self.draining = False
-        self.spoilt = 0  #: how often an engine's process had to be given up
 
     @property
     def alive(self) -> bool:
@@ -111,13 +72,18 @@ class Dispatcher:
         """How many jobs run now."""
         return len(self._busy)
 
+    @property
+    def spoilt(self) -> int:
+        """How often an engine's process had to be given up."""
+        return self._settlement.spoilt
+
     async def start(self) -> None:
         """Take up what an earlier process left, and begin to run jobs."""
         for job in await self._ledger.recover():
             self._recovered.add(job.id)
             if job.status is Status.QUEUED:
                 self._waiting.put(job.id, job.priority)
-                await self._admit(job.id)
+                await self._settlement.admit(job.id, job.mended)
             else:
                 self._waiting.put_first(job.id)
         self._slots = [
@@ -188,12 +154,15 @@ class Dispatcher:
             self._busy.add(job_id)
             try:
                 outcome = await self._attempt(job, engine)
-                await self._settle(job_id, outcome, engine)
+                if isinstance(outcome, Ran):
+                    self._spawn(self._conclude(job_id, outcome, engine))
+                else:
+                    await self._settlement.settle(job_id, outcome, engine)
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 log.exception("%s: the slot failed", job_id)
-                await self._fail(job_id, internal(error))
+                await self._settlement.fail(job_id, internal(error))
             finally:
                 self._busy.discard(job_id)
                 self._ledger.queue_moved()
@@ -246,116 +215,16 @@ class Dispatcher:
                     return candidate
         return None
 
-    async def _settle(
-        self, job_id: str, outcome: Outcome | Ran, engine: Engine
-    ) -> None:
-        """Turn an attempt's outcome into the job's next state."""
-        match outcome:
-            case Ran():
-                self._spawn(self._conclude(job_id, outcome, engine))
-            case Done():
-                if job := self._ledger.live(job_id):
-                    found = await self._collector.collect(job, outcome, engine.comfy)
-                    await self._settle(job_id, found, engine)
-                    await asyncio.to_thread(engine.tidy, job.prompt_id)
-            case Published(outputs=outputs, nodes=nodes):
-                await self._end(job_id, Succeeded(outputs, nodes, now()))
-            case Spoiled(error=error):
-                await self._once_more(job_id, error, engine)
-            case Stopped():
-                await self._end(job_id, Canceled(now()))
-            case Postponed():
-                await self._again(job_id, Deferred())
-                await asyncio.sleep(0.5)
-            case Lost(error=error, restart=restart):
-                if restart:
-                    await self._restart(engine)
-                await self._try_again(job_id, error, engine)
-            case Broken(error=error, restart=restart):
-                if restart:
-                    await self._restart(engine)
-                if error.code == "out_of_memory":
-                    # The models of another workflow may lie there: unload them.
-                    with suppress(EngineUnreachable):
-                        await engine.comfy.free()
-                    await self._once_more(job_id, error, engine)
-                elif await self._mended(job_id, error):
-                    await self._try_again(job_id, error, engine)
-                else:
-                    await self._fail(job_id, error)
-
-    async def _admit(self, job_id: str) -> None:
-        """Let a job wait for its weights, if they are not there."""
-        if self._supply is not None:
-            workflow, _ = await self._ledger.work_of(job_id)
-            self._supply.admit(job_id, workflow)
-
-    async def _mended(self, job_id: str, error: JobError) -> bool:
-        """Have weights that could not be loaded looked after, once a job."""
-        job = self._ledger.live(job_id)
-        if self._supply is None or error.code not in UNLOADED:
-            return False
-        if job is None or job.status is not Status.RUNNING or job.attempt > 1:
-            return False
-        workflow, _ = await self._ledger.work_of(job_id)
-        return self._supply.mend(workflow, corrupt=error.code == "corrupt_model")
-
-    async def _restart(self, engine: Engine) -> None:
-        self.spoilt += 1
-        await engine.restart()
-
-    async def _once_more(self, job_id: str, error: JobError, engine: Engine) -> None:
-        """Try a second time, and no third."""
-        job = self._ledger.live(job_id)
-        if job is not None and job.attempt == 1:
-            await self._try_again(job_id, error, engine)
-        else:
-            await self._fail(job_id, error)
-
-    async def _try_again(self, job_id: str, error: JobError, engine: Engine) -> None:
-        job = self._ledger.live(job_id)
-        if job is None:
-            return
-        if job.status is Status.CANCELING:
-            await self._end(job_id, Canceled(now()))
-        elif job.attempt >= self._max_attempts:
-            if error.code == "engine_lost" and engine.killed_by_kernel():
-                error = host_memory()
-            await self._fail(job_id, error)
-        else:
-            log.warning("%s: %s; trying again", job_id, error.message)
-            await self._again(job_id, Requeued())
-
-    async def _again(self, job_id: str, change: Change) -> None:
-        job = self._ledger.live(job_id)
-        if job is not None and job.status is Status.RUNNING:
-            job = await self._ledger.insist(job_id, change)
-        if job is not None and job.status is Status.QUEUED:
-            await self._admit(job_id)
-            self._waiting.put_first(job_id)
-        elif job is not None and job.status is Status.CANCELING:
-            await self._end(job_id, Canceled(now()))
-
-    async def _fail(self, job_id: str, error: JobError) -> None:
-        job = self._ledger.live(job_id)
-        if job is not None and job.status is Status.CANCELING:
-            await self._end(job_id, Canceled(now()))
-        else:
-            await self._end(job_id, Failed(error, now()))
-
-    async def _end(self, job_id: str, change: Change) -> None:
-        await self._ledger.insist(job_id, change)
-
     async def _conclude(self, job_id: str, ran: Ran, engine: Engine) -> None:
         """Finish a job whose slot has gone on to the next."""
         self._busy.add(job_id)
         try:
             async with self._collector.ahead(job_id, ran.run.saved, engine.comfy):
                 outcome = await self._runner.conclude(ran)
-                await self._settle(job_id, outcome, engine)
+                await self._settlement.settle(job_id, outcome, engine)
         except Exception as error:
             log.exception("%s: the end failed", job_id)
-            await self._fail(job_id, internal(error))
+            await self._settlement.fail(job_id, internal(error))
         finally:
             self._busy.discard(job_id)
 

@@ -242,6 +242,8 @@ class Supply:
             self._observer.fetched(one)
             if one.error is None:
                 log.info("%s is there, after %.0f s", one.file.name, one.seconds)
+                if one.aside is not None:
+                    log.warning("what had its name was wrong: it is in %s", one.aside)
                 self._arrive(one.file)
             else:
                 log.warning("%s: %s", one.file.name, one.error)
@@ -303,11 +305,12 @@ class Supply:
 
     def progress(self) -> Progress:
         """Return what a job that waits for weights is told."""
+        if not self.fetching:
+            return Progress()
         verifying = self.meter.step is Step.VERIFYING
-        stage = "verifying" if verifying else "downloading"
         return Progress(
-            stage=stage if self.fetching else "queued",
-            eta_s=self.meter.eta_s if self.fetching else None,
+            stage="verifying" if verifying else "downloading",
+            eta_s=self.meter.eta_s,
             done_bytes=self.meter.done,
             total_bytes=self.meter.total,
         )

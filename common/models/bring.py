@@ -8,36 +8,42 @@ fetched where they are not.
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.manifest_schema import WeightFile
+from common.models.access import may, whose
+from common.models.detour import by_way_of
 from common.models.errors import (
     AuthNeeded,
     Corrupt,
     ModelsError,
+    NoSpace,
+    ReadOnly,
     SourcesFailed,
     Stopped,
 )
 from common.models.fetch import Fetched, FetchLimits, Goal, WrongBytes, fetch
 from common.models.halt import Halt
+from common.models.layer import ROOM
 from common.models.layers import Found, Layers, State
 from common.models.leases import SETTINGS, Holder, LeaseSettings, lease
-from common.models.lock import Lock, Pinned
-from common.models.meter import Notice, Step
-from common.models.publish import adopt, publish, relink
+from common.models.lock import Lock, Pinned, as_known
+from common.models.meter import Notice, Step, Tell
+from common.models.publish import CannotLink, adopt, publish, relink
 from common.models.quarantine import quarantine
-from common.models.salvage import LABEL, salvage
+from common.models.salvage import salvage
 from common.models.sources import SourceConfig, sources_of
 from common.models.sources.address import NotThere, Source, SourceTrouble
+from common.models.sources.hf_cache import HubCache
 from common.models.space import reserve
 from common.models.staging import Identity
-
-Tell = Callable[[Notice], None]
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Result:
     fetched_bytes: int = 0  #: 0 = it was there
     seconds: float = 0.0
     sources: Mapping[str, int] = field(default_factory=dict)  #: bytes by label
+    aside: Path | None = None  #: where a wrong file lies that had its name
 
 
 @dataclass(frozen=True)
@@ -66,14 +73,7 @@ class Bringer:
     aria2: bool = False  #: ask aria2c where it suits, before our own transport
     limits: FetchLimits = field(default_factory=FetchLimits)
     leases: LeaseSettings = SETTINGS
-
-    def pinned(self, file: WeightFile) -> Pinned | None:
-        """Return what a file was recorded as."""
-        return Lock.load(*self.locks).of(file)
-
-    def find(self, file: WeightFile, pinned: Pinned | None) -> Found:
-        """Return what is there of a file, without reading it all."""
-        return self.layers.find(file, pinned)
+    disk: Path | None = None  #: of this machine; files come there first
 
     def bring(self, file: WeightFile, tell: Tell, stop: threading.Event) -> Result:
         """Return the result once the file is there; the class says what is raised."""
@@ -99,37 +99,42 @@ class Bringer:
                 return said
 
             result = self._bring(file, notice, halt)
+            assert result.path is not None
             if held.lost is not None:
                 raise Stopped(f"{file.name}: another process took it over")
-        tell(Notice(file.path, Step.READY, file.size or 0, file.size))
-        path, given = result
-        came = sum(size for label, size in given.items() if label != LABEL)
-        return Result(file, path, None, came, time.monotonic() - began, given)
+        size = result.path.stat().st_size
+        tell(Notice(file.path, Step.READY, size, size))
+        return replace(result, seconds=time.monotonic() - began)
 
     def _bring(
         self,
         file: WeightFile,
         notice: Callable[[Step], Callable[[int, int | None], None]],
         halt: Halt,
-    ) -> tuple[Path, Mapping[str, int]]:
+    ) -> Result:
         """Return the file, and the bytes that each source gave."""
-        pinned = self.pinned(file)
+        pinned = Lock.load(*self.locks).of(file)
         known = as_known(file, pinned)
-        found = self.find(file, pinned)
+        found = self.layers.find(file, pinned)
         if found.state is State.VERIFIED and found.path is not None:
-            return found.path, {}
+            return Result(file, found.path)
         if found.state is State.UNLINKED and found.sha256 is not None:
-            return relink(self.layers.writable, file, found.sha256), {}
+            return Result(file, relink(self.layers.writable, file, found.sha256))
         if found.state in (State.UNVERIFIED, State.STALE):
             adopted = self._adopt(file, known, found, notice(Step.VERIFYING), halt)
             if adopted is not None:
-                return adopted, {}
+                return Result(file, adopted)
+        aside = None
         if found.path is not None and found.layer is self.layers.writable:
-            self._set_aside(known, found, pinned)
-        fetched = self._fetch(known, pinned, notice(Step.DOWNLOADING), halt)
+            aside = self._set_aside(known, found, pinned)
+        linked = self._link(known, notice(Step.VERIFYING), halt)
+        if linked is not None:
+            return Result(file, linked, aside=aside)
+        fetched = self._fetch(known, pinned, notice, halt)
         path = publish(self.layers.writable, known, fetched)
         self._record(file, fetched.size, fetched.sha256, fetched.segments)
-        return path, fetched.sources
+        came = fetched.size - fetched.kept
+        return Result(file, path, None, came, 0.0, fetched.sources, aside)
 
     def _adopt(
         self,
@@ -144,7 +149,8 @@ class Bringer:
         if path is None:
             return None
         if found.layer is not layer:
-            return path  # a lower layer cannot be written; its size and header fit
+            # A lower layer cannot be written: it must do as it is.
+            return path if found.usable else None
         try:
             adopted = adopt(layer, known, path, progress=notice, stop=halt)
         except Corrupt:
@@ -156,13 +162,45 @@ class Bringer:
             self._record(file, now.bytes, now.sha256, ())
         return adopted
 
+    def cached(self, known: WeightFile) -> Path | None:
+        """Return a file of a Hugging Face cache that needs a link only, and no room."""
+        layer = self.layers.writable
+        # What an image dates alike must not be somebody else's file.
+        if known.sha256 is None or layer.mtime_s is not None:
+            return None
+        for source in sources_of(known, self.sources):
+            if isinstance(source, HubCache):
+                with suppress(NotThere, OSError):
+                    path = source.resolve()
+                    found, root = path.stat(), layer.root.stat()
+                    if (found.st_dev, found.st_size) == (root.st_dev, known.size):
+                        return path
+        return None
+
+    def _link(
+        self,
+        known: WeightFile,
+        notice: Callable[[int, int | None], None],
+        halt: Halt,
+    ) -> Path | None:
+        """Take a file over from a cache on the same volume; None = there is none."""
+        path = self.cached(known)
+        if path is not None:
+            with suppress(CannotLink, Corrupt):
+                return adopt(
+                    self.layers.writable, known, path, progress=notice, stop=halt
+                )
+        return None
+
     def _set_aside(
         self, known: WeightFile, found: Found, pinned: Pinned | None
-    ) -> None:
-        """Move a wrong file away, and keep what of it is good."""
+    ) -> Path | None:
+        """Move a wrong file away, keep what of it is good, and return where it is."""
         layer, path = self.layers.writable, found.path
         if path is None or not path.is_file():
-            return
+            return None
+        if not may(path, os.R_OK):  # it may be right: it is another user's, not bad
+            raise ReadOnly(f"{path} cannot be read", whose(path))
         if pinned is not None and pinned.segments:
             salvage(
                 path,
@@ -175,13 +213,14 @@ class Bringer:
             blob = layer.blob(known.sha256)
             if blob.exists() and blob.samefile(path):
                 quarantine(layer, known, blob, found.reason or "it is damaged")
-        quarantine(layer, known, path, found.reason or "it is damaged", foreign=True)
+        reason = found.reason or "it is damaged"
+        return quarantine(layer, known, path, reason, foreign=True).parent
 
     def _fetch(
         self,
         known: WeightFile,
         pinned: Pinned | None,
-        notice: Callable[[int, int | None], None],
+        notice: Callable[[Step], Callable[[int, int | None], None]],
         halt: Halt,
     ) -> Fetched:
         """Fetch; bytes that turn out wrong are quarantined and come once more."""
@@ -191,37 +230,75 @@ class Bringer:
             goal = Goal(known.path, known.size, known.sha256, pinned.segments)
         staging = self.layers.writable.staging(known.key)
 
-        def once(asked: list[Source]) -> Fetched:
-            if self.aria2 and goal.size is not None and goal.sha256 is not None:
+        disk = self._disk(known)
+
+        def run(goal: Goal, asked: list[Source], to: Path) -> Fetched:
+            told = notice(Step.DOWNLOADING)
+            if asked and self.aria2 and None not in (goal.size, goal.sha256):
                 with suppress(SourcesFailed, SourceTrouble, NotThere, AuthNeeded):
-                    return self._by_aria2(goal, asked[0], staging, notice, halt)
+                    return self._by_aria2(goal, asked[0], to, told, halt)
             return fetch(
                 goal,
                 asked,
-                staging,
-                notice=notice,
+                to,
+                notice=told,
                 stop=halt,
                 limits=self.limits,
                 reserve=reserve,
             )
+
+        def copy(goal: Goal, asked: list[Source], to: Path) -> Fetched:
+            one = replace(self.limits, connections=1)
+            told = notice(Step.COPYING)
+            return fetch(
+                goal, asked, to, notice=told, stop=halt, limits=one, reserve=reserve
+            )
+
+        def once(asked: list[Source]) -> Fetched:
+            if disk is None:
+                return run(goal, asked, staging)
+            return by_way_of(disk, run, copy, goal, asked, staging)
 
         try:
             return once(sources)
         except WrongBytes as error:
             layer = self.layers.writable
             reason, given = error.message, error.given
-            quarantine(layer, known, staging / "data", reason, given)
+            if disk is not None:
+                shutil.rmtree(disk, ignore_errors=True)
+            if (staging / "data").exists():
+                quarantine(layer, known, staging / "data", reason, given)
             (staging / "journal").unlink(missing_ok=True)
             # Who gave wrong bytes is asked last.
             return once(sorted(sources, key=lambda one: one.label in given))
+        except NoSpace as error:
+            if disk is not None:
+                raise
+            root = self.layers.writable.root
+            hint = f"{ROOM}; what came is kept"
+            raise NoSpace(f"{root} is full: {error.message}", hint) from error
+        except SourcesFailed as error:
+            if self.sources.offline:
+                raise SourcesFailed(
+                    f"{error.message}; nobody else was asked: HF_HUB_OFFLINE is set",
+                    "unset it, or bring the file to a local:// source or mirror",
+                ) from error
+            raise
         except Corrupt as error:
             if known.unverified and pinned is not None:
+                named = [str(p) for p in self.locks if known.path in Lock.load(p).files]
                 raise Corrupt(
                     f"{known.path} is not what was fetched before: {error.message}",
                     "if its publisher replaced it, and you trust that, remove"
-                    f' "{known.path}" from {self.locks[-1].name}',
+                    f' "{known.path}" from {" and ".join(named)}',
                 ) from error
             raise
+
+    def _disk(self, known: WeightFile) -> Path | None:
+        """Return the folder that a file comes to first, for this volume's sake."""
+        if self.disk is None:
+            return None
+        return self.disk / f"wan-{self.layers.writable.id[:8]}" / known.key
 
     @staticmethod
     def _by_aria2(
@@ -251,10 +328,3 @@ class Bringer:
         self, file: WeightFile, size: int, sha256: str, segments: tuple[str, ...]
     ) -> None:
         Lock.load(*self.locks).record(file, size, sha256, segments)
-
-
-def as_known(file: WeightFile, pinned: Pinned | None) -> WeightFile:
-    """Return a file with what models.lock says of it filled in."""
-    if pinned is None or file.sha256 is not None:
-        return file
-    return file.model_copy(update={"size": pinned.size, "sha256": pinned.sha256})

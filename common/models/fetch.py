@@ -20,7 +20,7 @@ from common.models.errors import BadManifest, Corrupt, Stopped
 from common.models.limits import SEGMENT, FetchLimits
 from common.models.line import Line
 from common.models.sources.address import Source, SourceTrouble
-from common.models.staging import Identity, Staging, stated
+from common.models.staging import Identity, Staging, claimed_bytes, stated
 from common.models.supply import Supply, Way, size_of
 from common.models.transfer import Transfer
 
@@ -53,6 +53,7 @@ class Fetched:
     sha256: str
     segments: tuple[str, ...]  #: hash of each 64 MiB; () = not known
     sources: Mapping[str, int]  #: bytes by the label of who gave them
+    kept: int = 0  #: bytes of it that lay there already
 
 
 class WrongBytes(Corrupt):
@@ -68,7 +69,8 @@ class WrongBytes(Corrupt):
         who = ", ".join(given)
         super().__init__(
             f"{goal.name}: sha256 is {found}, not {goal.sha256}; it came from {who}",
-            "ask another source",
+            "'wan models validate --online' says if its publisher replaced it; else"
+            " name another source",
         )
         self.sha256 = found
         self.given = given
@@ -94,7 +96,8 @@ def fetch(
         sources: whom to ask, in this order.
         staging: a folder of this file's own; what an earlier call left is taken up.
         notice: told the bytes that are there and the size, ten times a second at most,
-            and at the start and the end.
+            and at the start and the end; what an earlier call left counts from the
+            start, so that what is told grows by what comes.
         stop: ends the call within a moment.
         limits: how to move it.
         reserve: called once with a descriptor of the file and its size.
@@ -109,7 +112,12 @@ def fetch(
     limits = limits or FetchLimits()
     supply = Supply(sources, limits.patience, limits.connections)
     identity = _identity(goal, supply, staging, stop, limits)
-    notice(0, identity.size)
+    kept = claimed_bytes(staging) if stated(staging) == identity else 0
+
+    def told(done: int, size: int | None) -> None:
+        notice(max(done, kept), size)
+
+    told(kept, identity.size)
     if goal.segments and len(goal.segments) != -(-identity.size // limits.segment):
         raise BadManifest(
             f"{goal.name}: {len(goal.segments)} segments for {identity.size} bytes"
@@ -118,7 +126,7 @@ def fetch(
         if reserve is not None:
             reserve(partial.fileno(), identity.size)
         transfer = Transfer(goal.name, partial, supply, goal.segments, limits)
-        found, segments = transfer.run(notice, stop)
+        found, segments = transfer.run(told, stop)
         given = _given(partial)
     if identity.sha256 is not None and found != identity.sha256:
         raise WrongBytes(replace(goal, sha256=identity.sha256), found, given)
@@ -126,7 +134,7 @@ def fetch(
         label: sum(end - start for start, end in ranges)
         for label, ranges in given.items()
     }
-    return Fetched(partial.path, identity.size, found, segments, by_source)
+    return Fetched(partial.path, identity.size, found, segments, by_source, kept)
 
 
 def _identity(

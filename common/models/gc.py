@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.disk import DISK_FULL
 from common.models import leases, refs
 from common.models.errors import BadManifest
 from common.models.garbage import Plan, Question, Removal, Roots, decide
@@ -143,11 +144,22 @@ def _discard(layer: Layer, removal: Removal, trash: Path) -> None:
     """Move to the trash: ComfyUI's names first, then the receipt, then the bytes."""
     if removal.kind == "trash":
         return
-    place = layer.mkdir(trash / secrets.token_hex(8))
+    place: Path | None
+    try:
+        place = layer.mkdir(trash / secrets.token_hex(8))
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        place = None  # no room for a folder: then it is deleted here and now
     for number, path in enumerate(removal.paths):
         if removal.sha256 is not None and path == layer.blob(removal.sha256):
             layer.receipt(removal.sha256).unlink(missing_ok=True)
         with suppress(FileNotFoundError):
-            path.rename(place / str(number))
+            if place is not None:
+                path.rename(place / str(number))
+            elif path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
     if removal.sha256 is not None:
         layer.receipt(removal.sha256).unlink(missing_ok=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,12 +24,14 @@ from typing import Literal, Protocol
 from pydantic import TypeAdapter
 
 from common.disk import DISK_FULL, atomic_write
+from common.models.access import HINT, refusal, whose
 from common.models.errors import BadManifest, NoSpace, ReadOnly
 from common.models.probe import Capabilities, filesystem, probe
 
 SCHEMA = 1
 Mode = Literal["store", "direct"]
 
+ROOM = "free some space; `wan models gc --max-bytes SIZE` removes what is used least"
 REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 _NOTHING = Capabilities(False, False, False, False, False, False, "")
 
@@ -83,6 +84,7 @@ class Layer:
         None  #: what each file is dated, so that images build the same
     )
     modes: Modes = MODES
+    refusal: str = ""  #: why it is not writable
 
     @classmethod
     def open(
@@ -106,12 +108,17 @@ class Layer:
 
         Raises:
             BadManifest: its layer.json is broken or of another schema.
+            NoSpace: it is new, and its volume is full.
         """
         root = root.absolute()
         said = _read(root / "layer.json")
-        able = _able(root, said) if writable else None
-        if able is None:
-            return cls(root, "" if said is None else said.id, "direct", _NOTHING, False)
+        id_ = "" if said is None else said.id
+        if not writable:
+            why = "it is only read" if root.exists() else "it is not there"
+            return cls(root, id_, "direct", _NOTHING, False, refusal=why)
+        able = _able(root, said, modes)
+        if isinstance(able, str):
+            return cls(root, id_, "direct", _NOTHING, False, refusal=able)
         usual: Mode = "store" if able.hardlink or able.symlink else "direct"
         now = _Said(
             SCHEMA,
@@ -182,15 +189,23 @@ class Layer:
             NoSpace: it is full.
         """
         if not self.writable:
-            raise ReadOnly(f"{self.root} is only read", "name a writable layer last")
+            raise ReadOnly(f"{self.root} takes no writes: {self.refusal}", HINT)
         try:
             yield
         except OSError as error:
             if error.errno in DISK_FULL:
-                raise NoSpace(f"{self.root} is full", "run `wan models gc`") from error
+                raise NoSpace(f"{self.root} is full", ROOM) from error
             if error.errno in REFUSED:
-                raise ReadOnly(f"{self.root} refuses: {error.strerror}") from error
+                raise ReadOnly(*_refused(self.root, error)) from error
             raise
+
+
+def _refused(root: Path, error: OSError) -> tuple[str, str]:
+    """Return what the disk refuses, and whose it is."""
+    path = Path(error.filename or root)
+    while not path.exists():
+        path = path.parent
+    return f"{error.filename or root}: {error.strerror}", whose(path)
 
 
 @dataclass(frozen=True)
@@ -226,12 +241,15 @@ def _read(path: Path) -> _Said | None:
         ) from error
 
 
-def _able(root: Path, said: _Said | None) -> Capabilities | None:
-    """Return what the volume can do, asked anew if it is another; None = read-only."""
+def _able(root: Path, said: _Said | None, modes: Modes) -> Capabilities | str:
+    """Return what the volume can do, asked anew if it is another; or why not."""
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        if not os.access(root, os.W_OK | os.X_OK):
-            return None
+        if not root.is_dir():
+            root.mkdir(parents=True, exist_ok=True)
+            root.chmod(modes.folder)
+        refused = refusal(root)
+        if refused is not None:
+            return refused
         if said is None:
             return probe(root)
         if said.capabilities.filesystem == filesystem(root):
@@ -240,9 +258,11 @@ def _able(root: Path, said: _Said | None) -> Capabilities | None:
         # one of them found untrue of `flock` stays untrue.
         able = probe(root)
         return replace(able, flock=able.flock and said.capabilities.flock)
-    except (FileExistsError, NotADirectoryError):
-        return None  # something else has the root's name
+    except (FileExistsError, NotADirectoryError) as error:
+        return f"{error.filename} is not a folder"
     except OSError as error:
+        if error.errno in DISK_FULL:
+            raise NoSpace(f"{root} is full", ROOM) from error
         if error.errno in REFUSED:
-            return None
-        raise
+            return _refused(root, error)[1]
+        return f"{error.filename or root}: {error.strerror}"

@@ -16,6 +16,7 @@ from threading import Event
 from typing import Protocol
 
 from common.models import receipts, safetensors
+from common.models.access import HINT
 from common.models.digest import Progress, digest
 from common.models.errors import Corrupt, ReadOnly
 from common.models.layer import MODES, Layer, Mode, Modes, Weights
@@ -126,7 +127,7 @@ class Layers:
         """
         last = self.layers[-1]
         if not last.writable:
-            raise ReadOnly(f"{last.root} takes no writes", "name a writable layer last")
+            raise ReadOnly(f"{last.root} takes no writes: {last.refusal}", HINT)
         return last
 
     def find(

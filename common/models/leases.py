@@ -31,7 +31,7 @@ from filelock import (
 )
 from pydantic import TypeAdapter, ValidationError
 
-from common.models.errors import Locked, Stopped
+from common.models.errors import Locked, NoSpace, Stopped
 from common.models.layer import Layer
 
 
@@ -171,19 +171,27 @@ def reading(layer: Layer, timeout_s: float = 600.0) -> Iterator[None]:
     """
     Keep gc away from what we find, until we have said in `refs` that we use it.
 
-    Where the volume has no hard links there is no such lock: there gc heeds the leases
-    and the age of files only.
+    There is no such lock where the volume has no hard links, and between users, as the
+    library keeps it for the one who made it: there gc heeds the leases, what was used
+    lately, and the age of files only.
 
     Raises:
         Locked: gc takes longer than we wait.
+        ReadOnly: the lock cannot be made.
     """
     if not (layer.writable and layer.capabilities.hardlink):
         yield
         return
     gate = _gate(layer)
     try:
-        with _locked(f"{layer.root} is being cleaned"):
-            gate.acquire_read(timeout_s)
+        # On a full volume gc has no lock either, and what is there needs none.
+        cleaned = _locked(f"{layer.root} is being cleaned")
+        with suppress(NoSpace), layer.writes(), cleaned:
+            try:
+                gate.acquire_read(timeout_s)
+            except PermissionError:
+                if _is_ours(gate):
+                    raise
         yield
     finally:
         gate.close()
@@ -196,11 +204,15 @@ def collecting(layer: Layer, timeout_s: float = 60.0) -> Iterator[None]:
 
     Raises:
         Locked: somebody reads, or cleans, for longer than we wait.
+        ReadOnly: another user has the lock.
     """
     gate = _gate(layer) if layer.capabilities.hardlink else None
     alone = _lock(layer, "gc", SETTINGS, lambda _: None)
     try:
-        with _locked(f"{layer.root} is in use"):
+        # A volume without a free byte takes no lock, and this is what makes room on it;
+        # what is leased, young or was used lately stays in any case.
+        in_use = _locked(f"{layer.root} is in use")
+        with suppress(NoSpace), layer.writes(), in_use:
             if gate is None:
                 alone.acquire(timeout=timeout_s)
             else:
@@ -295,6 +307,14 @@ def _gate(layer: Layer) -> SoftReadWriteLock:
         heartbeat_interval=10.0,
         stale_threshold=30.0,
     )
+
+
+def _is_ours(gate: SoftReadWriteLock) -> bool:
+    """Whether the folder of a shared lock, if there is one, was made by our user."""
+    try:
+        return Path(f"{gate.lock_file}.rw").stat().st_uid == os.geteuid()
+    except (OSError, AttributeError):  # Windows has no users of that kind
+        return True
 
 
 @contextmanager

@@ -35,5 +35,5 @@ class FetchLimits:
     tail_s: float = 2.0  #: a range slower than this is shared out when nothing is left
     patience: Patience = field(default_factory=Patience)
     #: Bytes per second of a connection that nobody slows down: more would not help.
-    uncapped: float = 100e6
-    sync: int = 256 << 20  #: bytes after which the disk is asked to write them
+    uncapped: float = 300e6
+    write_out: int = 1 << 30  #: bytes after which the disk is asked to begin with them

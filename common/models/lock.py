@@ -26,6 +26,7 @@ from common.models.errors import BadManifest, Corrupt, Locked, ReadOnly
 SCHEMA = 1
 SEGMENT_BYTES = 64 << 20
 _WAIT_S = 30.0  # a write takes milliseconds
+_SHARED = 0o664  # the guard's: another user of the group may write as well
 
 Hex = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Xxh3 = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
@@ -126,7 +127,7 @@ class Lock:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             guard = self.path.with_name(f".{self.path.name}.guard")
-            with FileLock(guard, timeout=_WAIT_S):
+            with FileLock(guard, timeout=_WAIT_S, mode=_SHARED):
                 there = _read(self.path).files
                 before = there.get(file.path)
                 _check(file, before, size, sha256, self.path)
@@ -141,6 +142,13 @@ class Lock:
                 f"{self.path} cannot be written: {error.strerror}"
             ) from error
         return Lock({**there, **self.files, file.path: new}, self.path)
+
+
+def as_known(file: WeightFile, pinned: Pinned | None) -> WeightFile:
+    """Return a file with what models.lock says of it filled in."""
+    if pinned is None or file.sha256 is not None:
+        return file
+    return file.model_copy(update={"size": pinned.size, "sha256": pinned.sha256})
 
 
 def _check(

@@ -5,8 +5,8 @@ How far a plan of several files is: bytes, rate and time left. Pure; the clock c
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 # Long enough to be steady, short enough to follow a source that changes.
@@ -35,13 +35,18 @@ class Notice:
     detail: str | None = None  #: the source, the holder, or what went wrong
 
 
+Tell = Callable[[Notice], None]
+
+
 @dataclass
 class Meter:
     """
     Adds notices up.
 
+    What another process fetches counts: it arrives on this volume, and is waited for.
     The rate counts what arrived while we watched: bytes that lay there already when a
-    file was taken up again do not make it look fast.
+    file was taken up again do not make it look fast. It is ours, or while `waiting`
+    the other process's, and never a mixture.
     """
 
     sizes: dict[str, int] = field(default_factory=dict)  #: of all files of the plan
@@ -56,8 +61,12 @@ class Meter:
 
     def note(self, notice: Notice, at: float) -> None:
         """Take a notice in, seen at `at` seconds of a monotonic clock."""
-        before = self.latest.get(notice.name)
+        before, waited = self.latest.get(notice.name), self.waiting
+        if notice.step is Step.FAILED and before is not None:
+            notice = replace(notice, done=before.done)  # what came of it is there
         self.latest[notice.name] = notice
+        if self.waiting is not waited:
+            self._points.clear()
         if notice.total:
             self.sizes[notice.name] = notice.total
         if before is not None and before.step is notice.step:
@@ -92,6 +101,11 @@ class Meter:
         """Seconds left at this rate."""
         rate = self.rate
         return round((self.total - self.done) / rate, 1) if rate else None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether another process does all that is being done."""
+        return self.step is Step.WAITING
 
     @property
     def step(self) -> Step:

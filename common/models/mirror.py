@@ -183,10 +183,9 @@ def _refusals(label: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except BaseError as error:
-        words = f"{label}: {type(error).__name__}"
-        raise SourcesFailed(
-            words, "is the endpoint reachable, and the key set?"
-        ) from None
+        words = f"{label} does not answer ({type(error).__name__})"
+        hint = f"is AWS_ENDPOINT_URL right and reachable? {KEYS}"
+        raise SourcesFailed(words, hint) from None
 
 
 def _checked(

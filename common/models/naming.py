@@ -21,26 +21,18 @@ def link(held: Path, path: Path) -> None:
     Raises:
         FileExistsError: the name is taken.
     """
-    try:
-        os.link(held, path)
-    except FileExistsError:
-        raise
-    except OSError:
-        pass
-    else:
-        return
-    try:
-        path.symlink_to(os.path.relpath(held, path.parent))
-    except FileExistsError:
-        raise
-    except OSError:
-        pass
-    else:
+    for make in (os.link, _point):
+        try:
+            make(held, path)
+        except FileExistsError:
+            raise
+        except OSError:
+            continue
         return
     with partial(path) as part:
         shutil.copyfile(held, part)
+        flush(part)  # before it is read-only, as what it is copied from
         shutil.copystat(held, part)
-        flush(part)
         move(part, path)
 
 
@@ -61,3 +53,7 @@ def move(data: Path, path: Path) -> None:
         data.rename(path)
     else:
         data.unlink()
+
+
+def _point(held: Path, path: Path) -> None:
+    path.symlink_to(os.path.relpath(held, path.parent))

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from common.models.layers import Layers
+from common.models.safetensors import SUFFIX
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,15 @@ class Near:
 
     def to(self, name: str) -> Path | None:
         """Return a file that has nearly that name, or the very name elsewhere."""
-        close = get_close_matches(name, self._there, n=1, cutoff=0.85)
+        stem = name.rpartition("/")[2].removesuffix(SUFFIX)
+        close = get_close_matches(stem, self._there, n=1, cutoff=0.8)
         return self._there[close[0]] if close else None
 
     @cached_property
     def _there(self) -> dict[str, Path]:
         return {
-            path.name: path
+            path.stem: path  # what all names end with makes no two of them alike
             for layer in self.layers
-            for path in (layer.root / "models").rglob("*.safetensors")
+            for path in (layer.root / "models").rglob(f"*{SUFFIX}")
             if path.relative_to(layer.root / "models").as_posix() not in self.known
         }

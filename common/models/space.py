@@ -12,6 +12,7 @@ from typing import Any
 
 from common.disk import DISK_FULL, free_bytes
 from common.models.errors import NoSpace
+from common.sizes import human
 
 #: bytes that a plan leaves free, for receipts, outputs and what others write meanwhile
 MARGIN = 1 << 30
@@ -39,8 +40,8 @@ def preflight(
     if missing > 0 and free < missing + margin:
         short = missing + margin - free
         raise NoSpace(
-            f"{_size(missing)} are to be fetched and {_size(margin)} to stay free, "
-            f"but {root} has {_size(free)}: {_size(short)} too little",
+            f"{human(missing)} are to be fetched and {human(margin)} to stay free, "
+            f"but {root} has {human(free)}: {human(short)} too little",
             hint="free space, run `wan models gc`, or name a larger volume",
         )
     return free
@@ -78,12 +79,12 @@ def reserve(fd: int, nbytes: int) -> None:
     except OSError as error:
         if error.errno in DISK_FULL:
             raise NoSpace(
-                f"the volume has no room for {_size(nbytes)}",
+                f"the volume has no room for {human(nbytes)}",
                 hint="free space, or run `wan models gc`",
             ) from error
         if error.errno == errno.EFBIG:
             raise NoSpace(
-                f"the volume takes no file of {_size(nbytes)}",
+                f"the volume takes no file of {human(nbytes)}",
                 hint="FAT32 ends at 4 GiB: use another file system",
             ) from error
         raise
@@ -124,13 +125,31 @@ def _fallocate() -> Any:
     return call
 
 
+def start_writing(fd: int, offset: int, nbytes: int) -> None:
+    """
+    Have the kernel begin to write dirty pages, and wait for nothing.
+
+    So that the flush before publishing finds little to do. `fdatasync` would do the
+    same and make the transfer wait for the disk: 2 GiB came a fifth slower.
+    """
+    call = _sync_file_range()
+    if call is not None:
+        call(fd, offset, nbytes, 2)  # SYNC_FILE_RANGE_WRITE; a refusal does no harm
+
+
+@cache
+def _sync_file_range() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    call = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if call is not None:
+        call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    return call
+
+
 def _check_free(fd: int, nbytes: int) -> None:
     if sys.platform == "win32":
         return  # there a longer file takes its room at once, or fails
     volume, there = os.fstatvfs(fd), os.fstat(fd)
     if volume.f_bavail * volume.f_frsize < nbytes - there.st_blocks * 512:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 10_000_000 else f"{nbytes} bytes"

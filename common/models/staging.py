@@ -29,7 +29,7 @@ from common.disk import DISK_FULL
 from common.models.errors import NoSpace, ReadOnly
 
 #: Bytes per block: a kill loses at most one for each connection.
-BLOCK = 1 << 20
+BLOCK = 1 << 19
 
 DATA = "data"
 JOURNAL = "journal"
@@ -85,7 +85,9 @@ class Staging:
                 self._begin()
 
     def _begin(self) -> None:
-        os.ftruncate(self._data, 0)
+        # ext4 writes out on close what was ever cut to nothing: 0.2 s for 2 GiB.
+        if os.fstat(self._data).st_size:
+            os.ftruncate(self._data, 0)
         (self.folder / ARIA2).unlink(missing_ok=True)
         head = {"size": self.identity.size, "sha256": self.identity.sha256}
         self._append(json.dumps({"schema": 1, **head, "block": self.block}))
@@ -166,11 +168,6 @@ class Staging:
     def fileno(self) -> int:
         """Return the descriptor of `data`, for a reservation of space."""
         return self._data
-
-    def sync(self, descriptor: int) -> None:
-        """Wait until what was written is on the disk, by a descriptor of `data`."""
-        with translated(self.folder):
-            (os.fdatasync if sys.platform == "linux" else os.fsync)(descriptor)
 
     def close(self) -> None:
         """Let go of both files; both stay on the disk."""

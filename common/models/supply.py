@@ -12,7 +12,13 @@ from pathlib import Path
 from common.models.answers import Absent, Answer, Busy, Odd, Refused
 from common.models.errors import AuthNeeded, ModelsError, SourcesFailed
 from common.models.limits import Patience
-from common.models.sources.address import Address, NotThere, Source, SourceTrouble
+from common.models.sources.address import (
+    Address,
+    NotThere,
+    Source,
+    SourceBusy,
+    SourceTrouble,
+)
 
 #: A signed address is asked for anew when it has less than this left, in seconds.
 FRESH_S = 30.0
@@ -90,6 +96,10 @@ class Supply:
                 try:
                     place = source.resolve()
                     _same(place, size, sha256)
+                except SourceBusy as error:
+                    if not self._busy_for(attempt, error.status, error.seconds):
+                        return None
+                    continue
                 except SourceTrouble as error:
                     if not self._strike(attempt, error):
                         return None
@@ -157,9 +167,13 @@ class Supply:
 
     def busy(self, way: Way, status: int, seconds: float | None) -> None:
         """Hear of a 429 or a 503: wait as long as it says, with fewer connections."""
+        self._busy_for(way.attempt, status, seconds)
+
+    def _busy_for(self, attempt: int, status: int, seconds: float | None) -> bool:
+        """Wait, or leave; say if it was left."""
         with self._lock:
-            if way.attempt != self._attempt:
-                return
+            if attempt != self._attempt:
+                return False
             self._busy += 1
             pause = self._patience.backoff_s * 2**self._busy
             pause = min(pause, self._patience.busy_s) if seconds is None else seconds
@@ -167,9 +181,11 @@ class Supply:
                 self._attempt += 1
                 self.lanes = max(1, self.lanes // 2)
                 self._pause(pause * random.uniform(1.0, 1.1))  # noqa: S311
-                return
+                return False
         why = f"too busy: it answered {status} and asks to wait {pause:.0f} s"
-        self._leave(way.attempt, SourceTrouble(why))
+        hint = "ask again later; a token (HF_TOKEN) or a mirror of your own helps"
+        self._leave(attempt, SourceTrouble(why, hint))
+        return True
 
     def single(self, way: Way) -> None:
         """Hear that the source knows no ranges: one connection is all it can serve."""
@@ -203,8 +219,10 @@ class Supply:
         auth = [e for _, e in self._reasons if isinstance(e, AuthNeeded)]
         if auth:
             return AuthNeeded(why, auth[0].hint)
-        hint = "what came so far is kept; ask again later, or name another source"
-        return SourcesFailed(why or "no source is named for this file", hint)
+        hint = next((error.hint for _, error in self._reasons if error.hint), "")
+        hint = hint or "ask again later, or name another source or a mirror"
+        hint = f"{hint}; what came so far is kept"
+        return SourcesFailed(why or "it has no source", hint)
 
 
 def _reason(label: str, error: ModelsError) -> str:

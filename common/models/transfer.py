@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
 
 from common.models.assembly import Assembly
 from common.models.carrier import Carrier
-from common.models.errors import Corrupt, ModelsError, Stopped
+from common.models.errors import Corrupt, Stopped
 from common.models.limits import FetchLimits
+from common.models.space import start_writing
 from common.models.staging import Staging
 from common.models.supply import Supply
 from common.models.watermark import Hasher
@@ -56,13 +56,9 @@ class Transfer:
         """
         assembly, hasher = self._assembly, self._hasher
         check = threading.Thread(target=assembly.check_journal, daemon=True)
-        # The disk may take its time, so nobody waits for this thread; it has a
-        # descriptor of its own.
-        disk = (os.dup(assembly.staging.fileno()),)
-        sync = threading.Thread(target=self._sync, args=disk, daemon=True)
-        for thread in (hasher, check, sync):
-            thread.start()
-        said, at = -1, 0.0
+        hasher.start()
+        check.start()
+        said, at, begun = -1, 0.0, 0
         try:
             while not hasher.complete:
                 if stop.is_set():
@@ -72,6 +68,7 @@ class Transfer:
                 if hasher.failed:
                     raise Corrupt(f"{assembly.name}: the file changed under our hands")
                 self._grow()
+                begun = self._write_out(begun)
                 done = assembly.progress()
                 if done != said and time.monotonic() - at >= 0.1:
                     said, at = done, time.monotonic()
@@ -119,21 +116,16 @@ class Transfer:
                 self._rate, self._pause_until = 0.0, now + _STEADY_S
                 return
         self._before, self._late = count, now + _STEADY_S
-        self._assembly.lanes = min(max(4, 4 * count), limits.connections)
+        self._assembly.lanes = min(max(1, 4 * count), limits.connections)
         while len(self._carriers) < self._assembly.lanes:
             self._carriers.append(Carrier(self._assembly))
             self._carriers[-1].start()
 
-    def _sync(self, descriptor: int) -> None:
-        """Have the disk write as bytes come, not all of them at the end."""
-        synced = 0
-        try:
-            while not self._assembly.over:
-                after = synced + self._assembly.limits.sync
-                synced = self._assembly.watermark.after(after)
-                if not self._assembly.over:
-                    self._assembly.staging.sync(descriptor)
-        except (ModelsError, OSError) as error:
-            self._assembly.fail(error)
-        finally:
-            os.close(descriptor)
+    def _write_out(self, begun: int) -> int:
+        """Have the disk begin with what came since; return up to where it has."""
+        assembly = self._assembly
+        there = assembly.watermark.bytes
+        if there - begun < assembly.limits.write_out:
+            return begun
+        start_writing(assembly.staging.fileno(), begun, there - begun)
+        return there

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 #: Bytes hashed at a time: hashlib lets go of the interpreter, and they fit a cache.
-CHUNK = 1 << 20
+CHUNK = 1 << 17
 
 
 class Watermark:
@@ -24,6 +24,11 @@ class Watermark:
             if to > self._bytes:
                 self._bytes = to
                 self._moved.notify_all()
+
+    @property
+    def bytes(self) -> int:
+        """How many there are."""
+        return self._bytes
 
     def stop(self) -> None:
         """Wake all who wait: no more will come."""

@@ -179,7 +179,7 @@ def _gc(ensurer: ModelEnsurer, known: WeightFile) -> tuple[bool, str]:
     """Return whether gc would remove a file's bytes, and why."""
     layer = ensurer.layers.layers[-1]
     if not layer.writable:
-        return False, f"{layer.root} takes no writes"
+        return False, f"{layer.root}: {layer.refusal}"
     for removal in ensurer.collector().plan().removals:
         if known.key in (removal.sha256, removal.paths[0].name):
             return True, removal.why

@@ -40,7 +40,7 @@ def template(service: str, folder: Path, wanted: Wanted) -> dict[str, Any]:
         "imageName": wanted.image,
         "isServerless": True,
         "containerDiskInGb": hub["containerDiskInGb"],
-        "dockerStartCmd": ["wan", "runpod", "worker", service],
+        "dockerStartCmd": ["wan", "container", service],
         "env": static | dict(wanted.env or {}),
         "ports": [],
         "volumeInGb": 0,  # a pod's own; a worker has its disk and the network volume

@@ -41,6 +41,17 @@ class TestHosts:
             assert (await call(live, "GET", "/jobs"))[0] == 200
             assert (await call(live, "GET", "/jobs", host="x.example"))[0] == 421
 
+    async def test_figures_are_asked_for_by_address(self, tmp_path):
+        """Prometheus finds services by address, and has a key, which a page has not."""
+        key = "a-key-of-prometheus"
+        async with both(tmp_path, allowed_hosts="wan.example", api_keys=key) as live:
+            with_key = {"authorization": f"Bearer {key}", "host": "10.1.2.3:8189"}
+            assert (await call(live, "GET", "/metrics", **with_key))[0] == 200
+            assert (await call(live, "GET", "/jobs", **with_key))[0] == 421
+            assert (await call(live, "GET", "/metrics", host="10.1.2.3"))[0] == 401
+        async with both(tmp_path / "open") as live:
+            assert (await call(live, "GET", "/metrics", host="x.example"))[0] == 421
+
 
 STUDIO = "https://studio.example"
 

@@ -39,7 +39,9 @@ class TestKeys:
             assert (status, body["code"]) == (401, "unauthorized")
             assert answered["WWW-Authenticate"] == "Bearer"
 
-    @pytest.mark.parametrize("path", ["/health", "/ready", "/docs", "/openapi.json"])
+    @pytest.mark.parametrize(
+        "path", ["/health", "/ready", "/docs", "/docs/swagger-ui.css", "/openapi.json"]
+    )
     async def test_probes_and_documents_need_none(self, keyed, path):
         """A load balancer has no key."""
         *_, anybody = keyed

@@ -49,6 +49,7 @@ async def test_the_documentation_finds_its_document(live):
     _, document = await live.get("/openapi.json")
 
     assert f"'{ROOT}/openapi.json'" in page
+    assert f'src="{ROOT}/docs/swagger-ui-bundle.js"' in page
     assert document["servers"] == [{"url": ROOT}]
 
 

@@ -3,13 +3,9 @@
 import base64
 import hashlib
 import re
-import shutil
-
-import pytest
 
 import common
-from common.service import load
-from tests.live import engine, fastwan, wrapper
+from tests.live import engine, fastwan, mistyped, wrapper
 
 
 async def test_the_card_says_what_is_served(live):
@@ -44,24 +40,12 @@ async def test_a_service_that_can_work_is_ready(live):
     assert body["timeline"]["store"] <= body["timeline"]["engine"]
 
 
-@pytest.fixture
-def mistyped(tmp_path):
-    """Return the service with a letter wrong in the name of its VAE."""
-    folder = tmp_path / "mistyped"
-    folder.mkdir()
-    for name in ("api_wrapper.py", "workflow_api.json"):
-        shutil.copy(fastwan().folder / name, folder)
-    workflow = folder / "workflow_api.json"
-    text = workflow.read_text(encoding="utf-8")
-    workflow.write_text(text.replace("wan2.2_vae", "wan2.2_vea"), encoding="utf-8")
-    return load(folder)
-
-
-async def test_a_missing_weight_is_named_with_what_is_near(tmp_path, mistyped):
+async def test_a_missing_weight_is_named_with_what_is_near(tmp_path):
     """503: which file, where it was looked for, and what may be meant."""
+    service = mistyped(tmp_path / "mistyped")
     async with (
         engine(tmp_path / "engine") as engine_url,
-        wrapper(tmp_path / "data", engine_url, service=mistyped) as live,
+        wrapper(tmp_path / "data", engine_url, service=service) as live,
     ):
         status, body = await live.get("/ready")
         card = (await live.get("/"))[1]
@@ -135,8 +119,25 @@ async def test_the_page_runs_its_own_scripts_only(live):
     for script in inline:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy["script-src"]
-    sources = re.findall(r'(?:src|href)="(https?:[^"]+)"', html)
-    allowed = policy["script-src"].split()[0]
-    assert len(sources) == 2
-    assert all(source.startswith(allowed) for source in sources)
+    assert policy["script-src"].split()[0] == "'self'"
+    assert "http" not in re.sub(r"<title>.*?</title>", "", html)
     assert not re.search(r" on\w+=", html)
+
+
+async def test_the_page_needs_no_other_server(live):
+    """What it loads is served beside it, with its type, and may be kept."""
+    async with live.http.get(f"{live.url}/docs") as answer:
+        html = await answer.text()
+    sources = re.findall(r'(?:src|href)="(/[^"]+)"', html)
+    assert len(sources) == 2
+    for source in sources:
+        async with live.http.get(live.url + source) as answer:
+            text = await answer.text()
+        kind = "text/javascript" if source.endswith(".js") else "text/css"
+        assert (answer.status, answer.content_type) == (200, kind)
+        assert answer.headers["Cache-Control"] == "max-age=86400"
+        assert "swagger-ui" in text
+
+    for name in ("redoc.standalone.js", "..%2F__init__.py"):
+        async with live.http.get(f"{live.url}/docs/{name}") as answer:
+            assert answer.status == 404

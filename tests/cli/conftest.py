@@ -9,6 +9,7 @@ import pytest
 import common
 from common.cli.main import app
 from common.cli.screen import guarded
+from tests.models.shelf import shelf
 from tests.threaded import served
 
 
@@ -43,6 +44,28 @@ def wan(capsys):
             code = end.code
         out, err = capsys.readouterr()
         return Said(code or 0, out, err)
+
+    return run
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A publisher of one file that the manifest knows, and of one unverified."""
+    with shelf(tmp_path) as published:
+        published.put("a.safetensors", 8192)
+        published.put("b.safetensors", 4096, pinned=False)
+        yield published
+
+
+@pytest.fixture
+def models(wan, weights, monkeypatch):
+    """Run `wan models` over an empty root of that publisher's manifest."""
+    monkeypatch.setenv("WAN_MODELS", str(weights.folder / "root"))
+    monkeypatch.setenv("WAN_MODELS_MARGIN_GB", "0")
+
+    def run(*arguments):
+        monkeypatch.setenv("WAN_MODELS_MANIFEST", str(weights.write()))
+        return wan("models", *arguments)
 
     return run
 

@@ -46,3 +46,28 @@ def test_doctor_talks_to_the_engine(wan, monkeypatch, service):
     monkeypatch.setenv("COMFYUI_URL", service.engine_url)
 
     assert f"at {service.engine_url}" in wan("doctor").out
+
+
+def test_doctor_looks_at_the_weights(wan, monkeypatch, tmp_path):
+    """Where they go and what is absent; only a root that cannot be used is a fault."""
+    monkeypatch.setenv("WAN_MODELS_ENSURE", "true")
+    monkeypatch.setenv("WAN_MODELS", str(tmp_path / "weights"))
+    said = wan("doctor")
+    assert said.code == 0, said.out
+    assert f"✓ weights go to {tmp_path / 'weights'}, " in said.out
+    assert f"– {SERVICE} lacks 18.81 GB: " in said.out
+    assert f"wan models ensure --service {SERVICE}" in said.out
+    assert not (tmp_path / "weights").exists()
+
+    (tmp_path / "weights").touch()
+    said = wan("doctor")
+    assert said.code == 1
+    assert f"✗ {tmp_path / 'weights'} takes no weights: " in said.out
+    assert "is not a folder" in said.out
+
+
+def test_doctor_says_that_nobody_fetches_weights(wan, monkeypatch, service):
+    """A ComfyUI of somebody's own, and no word of where its folder is."""
+    monkeypatch.setenv("COMFYUI_URL", service.engine_url)
+
+    assert "– weights are not fetched\n  set WAN_MODELS" in wan("doctor").out

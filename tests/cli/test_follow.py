@@ -110,4 +110,5 @@ def test_weights_on_their_way_are_shown_instead_of_queued():
     }
 
     assert follow._stage(fetching) == "downloading"
-    assert follow._rest(fetching["progress"]) == "3.1 of 18.8 GB of weights, 60 s left"
+    rest = follow._rest(fetching["progress"])
+    assert rest == "3.10 GB of 18.80 GB of weights, 60 s left"

@@ -3,26 +3,7 @@ import json
 import pytest
 import yaml
 
-from tests.models.shelf import shelf
 from tests.range_server import Fault
-
-
-@pytest.fixture
-def weights(tmp_path):
-    """A publisher of one file that the manifest knows, and of one unverified."""
-    with shelf(tmp_path) as published:
-        published.put("a.safetensors", 8192)
-        published.put("b.safetensors", 4096, pinned=False)
-        yield published
-
-
-@pytest.fixture
-def models(wan, weights, monkeypatch):
-    """Run `wan models` over an empty root of that publisher's manifest."""
-    monkeypatch.setenv("WAN_MODELS", str(weights.folder / "root"))
-    monkeypatch.setenv("WAN_MODELS_MANIFEST", str(weights.write()))
-    monkeypatch.setenv("WAN_MODELS_MARGIN_GB", "0")
-    return lambda *arguments: wan("models", *arguments)
 
 
 def test_our_own_manifest_fits_our_services(wan, tmp_path):

@@ -4,8 +4,6 @@ import time
 
 import pytest
 
-from common.cli.models.sizes import human, parsed
-from common.cli.screen import Stop
 from tests.models.shelf import shelf
 
 OLD_S = 7 * 86_400
@@ -21,17 +19,10 @@ def weights(tmp_path):
 
 
 @pytest.fixture
-def models(wan, weights, monkeypatch):
+def models(models):
     """Run `wan models` over a root that has it all."""
-    monkeypatch.setenv("WAN_MODELS", str(weights.folder / "root"))
-    monkeypatch.setenv("WAN_MODELS_MANIFEST", str(weights.write()))
-    monkeypatch.setenv("WAN_MODELS_MARGIN_GB", "0")
-
-    def run(*arguments):
-        return wan("models", *arguments)
-
-    assert run("ensure", "--all").code == 0
-    return run
+    assert models("ensure", "--all").code == 0
+    return models
 
 
 def retire(weights):
@@ -152,33 +143,10 @@ def test_a_root_that_takes_no_writes_is_9(wan, tmp_path, monkeypatch, weights):
         assert wan("models", "--root", root, *arguments).code == 9
 
 
-@pytest.mark.parametrize(
-    ("text", "nbytes"),
-    [
-        ("200GB", 200 * 10**9),
-        ("1.5 TiB", 3 << 39),
-        ("12", 12),
-        ("7b", 7),
-        ("3k", 3000),
-        ("0.5mib", 1 << 19),
-    ],
-)
-def test_sizes_are_read(text, nbytes):
-    """As people write them."""
-    assert parsed(text) == nbytes
-
-
-@pytest.mark.parametrize("text", ["", "GB", "-1", "1 ZB", "1e9", "1,5GB", "1 G B"])
-def test_what_is_no_size(text):
+def test_a_limit_that_is_no_size_is_wrong_use(models):
     """It is refused with an example."""
-    with pytest.raises(Stop, match="is no size"):
-        parsed(text)
+    said = models("gc", "--max-bytes", "lots")
 
-
-@pytest.mark.parametrize(
-    ("nbytes", "text"),
-    [(0, "0 bytes"), (1000, "1.0 kB"), (17_805_840_571, "17.81 GB"), (3e15, "3000 TB")],
-)
-def test_sizes_are_written(nbytes, text):
-    """In powers of a thousand."""
-    assert human(nbytes) == text
+    assert said.code == 2
+    assert "is no size" in said.err
+    assert "200GB" in said.err

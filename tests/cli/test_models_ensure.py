@@ -37,19 +37,6 @@ def weights(tmp_path):
         yield published
 
 
-@pytest.fixture
-def models(wan, weights, monkeypatch):
-    """Run `wan models` over an empty root of that publisher's manifest."""
-    monkeypatch.setenv("WAN_MODELS", str(weights.folder / "root"))
-    monkeypatch.setenv("WAN_MODELS_MARGIN_GB", "0")
-
-    def run(*arguments):
-        monkeypatch.setenv("WAN_MODELS_MANIFEST", str(weights.write()))
-        return wan("models", *arguments)
-
-    return run
-
-
 def test_ensure_brings_and_then_has_nothing_to_do(models, weights):
     """The second time one line is said, and no source is asked."""
     first = models("ensure", "m@1")
@@ -346,13 +333,18 @@ def test_what_is_said_beside_a_bar(notice, words):
     assert show.doing(notice, 1e8) == words
 
 
-def test_beside_the_bar_of_all(capsys):
-    """Bytes, rate and time left."""
+@pytest.mark.parametrize(
+    ("step", "whose"),
+    [(Step.DOWNLOADING, ""), (Step.WAITING, " of another process")],
+    ids=["ours", "another's"],
+)
+def test_beside_the_bar_of_all(step, whose):
+    """Bytes, rate and whose it is, time left."""
     meter = Meter.of([("a", 4000)])
-    meter.note(Notice("a", Step.DOWNLOADING, 0, 4000), 0.0)
-    meter.note(Notice("a", Step.DOWNLOADING, 1000, 4000), 1.0)
+    meter.note(Notice("a", step, 0, 4000), 0.0)
+    meter.note(Notice("a", step, 1000, 4000), 1.0)
 
-    assert show.rest_of(meter) == "1.0 kB of 4.0 kB, 1.0 kB/s, 3 s left"
+    assert show.rest_of(meter) == f"1.0 kB of 4.0 kB, 1.0 kB/s{whose}, 3 s left"
 
 
 def test_a_signal_sets_the_event_and_the_second_one_ends():

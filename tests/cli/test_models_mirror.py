@@ -3,26 +3,6 @@ import os
 
 import pytest
 
-from tests.models.shelf import shelf
-
-
-@pytest.fixture
-def weights(tmp_path):
-    """A publisher of two files."""
-    with shelf(tmp_path) as published:
-        published.put("a.safetensors", 8192)
-        published.put("b.safetensors", 4096, pinned=False)
-        yield published
-
-
-@pytest.fixture
-def models(wan, weights, monkeypatch):
-    """Run `wan models` over an empty root of that publisher's manifest."""
-    monkeypatch.setenv("WAN_MODELS", str(weights.folder / "root"))
-    monkeypatch.setenv("WAN_MODELS_MANIFEST", str(weights.write()))
-    monkeypatch.setenv("WAN_MODELS_MARGIN_GB", "0")
-    return lambda *arguments: wan("models", *arguments)
-
 
 def test_a_mirror_serves_another_machine(models, weights, monkeypatch):
     """What is copied there is all that another root needs; no publisher is asked."""

@@ -17,15 +17,6 @@ def weights(tmp_path):
         yield published
 
 
-@pytest.fixture
-def models(wan, weights, monkeypatch):
-    """Run `wan models` over an empty root of that publisher's manifest."""
-    monkeypatch.setenv("WAN_MODELS", str(weights.folder / "root"))
-    monkeypatch.setenv("WAN_MODELS_MANIFEST", str(weights.write()))
-    monkeypatch.setenv("WAN_MODELS_MARGIN_GB", "0")
-    return lambda *arguments: wan("models", *arguments)
-
-
 def test_status_of_what_is_absent_and_there(models, weights):
     """What is named and absent is 3, what is there 0, and nobody is asked."""
     before = models("status", "m@1")
@@ -149,10 +140,10 @@ def test_verify_deep_finds_what_a_look_does_not(models, weights):
 
 def test_a_bad_manifest_is_2(models, weights):
     """It is said with its line, and not as a traceback."""
-    path = weights.folder / "models.toml"
+    path = weights.folder / "bad.toml"
     path.write_text('schema = 1\n[[file]]\nname = "x.ckpt"\n')
 
-    said = models("status")
+    said = models("status", "--manifest", path)
 
     assert said.code == 2
     assert f"{path}:2" in said.err

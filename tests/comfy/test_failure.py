@@ -72,6 +72,12 @@ CUDA_OOM = (
             "/srv/models has no svdq-int4.safetensors; not found",
             "model_unavailable",
         ),
+        (
+            "QwenImageEdit",
+            "WeightsMissing",
+            "/srv/models has no svdq-int4.safetensors",
+            "missing_model",
+        ),
         ("SaveVideo", "OSError", "[Errno 28] No space left on device", "no_space"),
         ("SaveVideo", "OSError", "[Errno 122] Disk quota exceeded: 'a'", "no_space"),
         ("KSampler", "RuntimeError", "tensor a (4) must match b (8)", "internal"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,8 @@ class Container:
 @pytest.fixture
 def container(tmp_path):
     """Start one, and leave nothing of it."""
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare")
     if subprocess.run([*UNSHARE, "true"], check=False).returncode:
         pytest.skip("namespaces need root")
     running = Container(tmp_path)

@@ -1,5 +1,6 @@
 """What a container starts."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -17,11 +18,11 @@ SCRATCH = Path("/scratch")
 def planned(monkeypatch):
     """Return the programs for an environment, with its defaults in it."""
 
-    def plan(volumes=(), **variables):
+    def plan(volumes=(), read_only=(), **variables):
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         container = environment.read()
-        added = defaults(container, environment.environment(), volumes)
+        added = defaults(container, environment.environment(), volumes, read_only)
         for name, value in added.items():
             monkeypatch.setenv(name, value)
         settings = Settings.read()
@@ -80,15 +81,47 @@ def test_weights_lie_on_the_volume(planned, variables, volumes, root):
 
 
 @pytest.mark.parametrize(
+    ("variables", "layers"),
+    [
+        ({}, "/runpod-volume"),
+        ({"WAN_MODELS_LAYERS": "/opt/weights"}, "/opt/weights:/runpod-volume"),
+        ({"WAN_MODELS": "/mnt/weights"}, None),
+    ],
+    ids=["alone", "over an image's", "another is named"],
+)
+@pytest.mark.skipif(os.name != "posix", reason="paths of a container")
+def test_a_volume_that_takes_no_writes_is_read(planned, variables, layers):
+    """Weights that root put there are not fetched again."""
+    (service,) = planned(VOLUMES[1:], VOLUMES[:1], **variables)
+
+    assert service.env.get("WAN_MODELS_LAYERS") == layers
+    assert service.env["WAN_MODELS"] == variables.get("WAN_MODELS", "/workspace")
+
+
+@pytest.mark.parametrize(
     ("given", "used"),
-    [(None, "expandable_segments:True"), ("backend:native", "backend:native")],
-    ids=["default", "the user's"],
+    [
+        (None, "expandable_segments:True"),
+        ("", "expandable_segments:True"),
+        ("backend:native", "backend:native"),
+    ],
+    ids=["default", "left blank", "the user's"],
 )
 def test_allocator(planned, given, used):
     """Torch's allocator is set up against fragmentation unless somebody chose."""
-    (service,) = planned(**({"PYTORCH_CUDA_ALLOC_CONF": given} if given else {}))
+    variables = {} if given is None else {"PYTORCH_CUDA_ALLOC_CONF": given}
+    (service,) = planned(**variables)
 
     assert service.env["PYTORCH_CUDA_ALLOC_CONF"] == used
+
+
+@pytest.mark.parametrize("given", ["", "1"], ids=["left blank", "the second"])
+def test_a_card_that_nobody_named_is_not_none(planned, given):
+    """To CUDA a blank line of .env would mean no card at all."""
+    (service,) = planned(CUDA_VISIBLE_DEVICES=given)
+
+    assert service.env.get("CUDA_VISIBLE_DEVICES", "") == given
+    assert ("CUDA_VISIBLE_DEVICES" in service.env) is bool(given)
 
 
 def test_runpod_queue(planned):

@@ -1,12 +1,15 @@
 """What is said of a machine before anything starts."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from common.container.machine import Card, Machine, memory_limit, usable
+from common.container.machine import Card, Machine, memory_limit, sealed, usable, used
 from common.container.preflight import Level, findings
+from common.manifest import Manifest
+from common.models.needs import needs
 from common.service import find, load
 from common.settings import Settings
 
@@ -99,6 +102,26 @@ def test_key(look):
     assert look(host="0.0.0.0", http=False) == []
 
 
+@pytest.mark.parametrize(
+    ("visible", "kept"),
+    [
+        (None, "ab"),
+        ("", "ab"),
+        ("1", "b"),
+        ("1,0", "ba"),
+        ("0,7,1", "a"),
+        ("-1", ""),
+        ("GPU-5c3", "ab"),
+    ],
+    ids=["unset", "blank", "one", "both", "an end", "none", "by name"],
+)
+def test_only_cards_that_are_used_count(visible, kept):
+    """CUDA_VISIBLE_DEVICES as CUDA reads it; what we cannot tell leaves all."""
+    a, b = replace(CARD, name="a"), replace(CARD, name="b")
+
+    assert "".join(card.name for card in used((a, b), visible)) == kept
+
+
 def test_nunchaku_is_for_qwen(look):
     """An engine that cannot run the service is fatal."""
     assert look(engine="nunchaku")[0][0] is Level.FATAL
@@ -145,6 +168,7 @@ def test_usable_folders(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "is_mount", lambda path: path == volume)
 
     assert usable([own, tmp_path / "absent", volume]) == (volume, own)
+    assert sealed([own, tmp_path / "absent", volume]) == ()
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write")
@@ -153,3 +177,44 @@ def test_unwritable_folder_is_not_usable(tmp_path):
     tmp_path.chmod(0o555)
 
     assert usable([tmp_path]) == ()
+
+
+def test_a_mount_that_takes_no_writes_is_sealed(tmp_path, monkeypatch):
+    """It may hold weights; a folder of the image's own that is so holds none."""
+    own, volume = tmp_path / "own", tmp_path / "volume"
+    own.mkdir()
+    volume.mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == volume)
+    monkeypatch.setattr("common.container.machine.os.access", lambda *_: False)
+
+    assert sealed([own, tmp_path / "absent", volume]) == (volume,)
+
+
+def test_a_sealed_volume_is_said(look, tmp_path):
+    """Somebody meant it to take the weights."""
+    volume = tmp_path / "volume"
+    machine = replace(GOOD, sealed=(volume,))
+
+    assert look(machine) == []  # another one is named
+    ((level, text),) = look(machine, models_layers=str(volume))
+    assert level is Level.WARNING
+    assert "cannot be written" in text
+    assert "chown" in text
+
+
+def test_weights_of_the_image_need_no_volume(look, tmp_path):
+    """Where all is there nothing is written, so nobody is told to mount a volume."""
+    service = "fastwan2.2-5b-packed"
+    manifest = Manifest.load(Settings.read().models_manifest)
+    for need in needs(load(find(service))):
+        file = manifest.file(need.name)
+        path = tmp_path / "image" / "models" / file.folder / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as sparse:
+            sparse.truncate(file.size)
+    blocked = tmp_path / "file"
+    blocked.touch()
+    options = {"service": service, "models": blocked / "weights"}
+
+    assert look(**options, models_layers=str(tmp_path / "image")) == []
+    assert "WAN_MODELS" in look(**options)[0][1]

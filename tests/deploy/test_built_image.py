@@ -126,9 +126,13 @@ def test_makes_a_clip(buildah, image):
     container = buildah("from", image).stdout.strip()
     said = buildah(
         *("run", container, "--", "sh", "-c"),
-        "cat /etc/pip.conf /run/ca.crt 2>/dev/null; touch /opt/wan/x 2>&1; id -u",
+        "cat /etc/pip.conf /run/ca.crt 2>/dev/null; touch /opt/wan/x 2>&1; id -u;"
+        " command -v start_services.sh; command -v aria2c; python -c 'import aria2p'",
     )
-    assert said.stdout.splitlines()[1:] == ["1000"], said.stdout
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.splitlines()[1:] == [
+        *("1000", "/usr/local/bin/start_services.sh", "/usr/bin/aria2c")
+    ]
     env = {
         "WAN_SERVICE": SERVICE,
         "WAN_PORT": port,

@@ -129,8 +129,19 @@ class TestDockerfiles:
         assert len(pinned) == len(re.findall(r"^[a-z0-9].*==", text, re.M)) > 20
         assert "://" not in text
 
+    def test_fast_downloads(self):
+        """ENABLE_FAST_DOWNLOAD works: the image has aria2c and what talks to it."""
+        lock = (ROOT / "requirements.lock").read_text()
+
+        assert re.search(r"\baria2\b", (ROOT / "common/Dockerfile").read_text())
+        assert re.search(r"^aria2p==", lock, re.MULTILINE)
+
     def test_start_scripts(self):
-        """Both scripts that platforms may be told to run start the same thing."""
+        """Both scripts that platforms may be told to run are in every image."""
+        text = (ROOT / "common/Dockerfile").read_text()
+        system = text.partition(" AS system")[2].partition("\nFROM ")[0]
+        copied = "COPY start_services.sh start_services_simple.sh /usr/local/bin/"
+        assert copied in system
         for name in ("start_services.sh", "start_services_simple.sh"):
             path = ROOT / name
             assert os.access(path, os.X_OK)
@@ -191,6 +202,21 @@ class TestBake:
             for argument in one.get("args", {}):
                 text = (ROOT / one["dockerfile"]).read_text()
                 assert f"ARG {argument}" in text, (name, argument)
+
+    def test_it_builds_where_docker_is_as_it_comes(self):
+        """Docker's own builder takes no attestations: the workflow asks for them."""
+        workflow = (ROOT / ".github/workflows/images.yml").read_text()
+
+        assert not [one for one in bake()["target"].values() if "attest" in one]
+        assert "provenance: mode=max" in workflow
+        assert "sbom: true" in workflow
+
+    def test_labels(self):
+        """A published image says its version, commit, licence and source."""
+        labels = bake()["target"]["_published"]["labels"]
+
+        for name in ("version", "revision", "licenses", "source"):
+            assert f"org.opencontainers.image.{name}" in str(labels)
 
     def test_everything_is_built_by_default(self):
         """One command builds all images."""

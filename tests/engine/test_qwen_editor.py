@@ -1,12 +1,13 @@
 """The real pipeline on a CPU, with small random weights that the test makes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from common.engine.editors import Edit, EditorMissing, weights
+from common.engine.editors import Edit, EditorMissing, WeightsMissing, weights
 from common.engine.editors.qwen import QwenEditor, quantized
 
 torch = pytest.importorskip(
@@ -192,6 +193,16 @@ def test_an_edit_can_be_stopped_and_the_next_one_runs(models):
     with pytest.raises(InterruptedError):
         editor.edit(task(), stop)
     assert len(editor.edit(task(), lambda *step: None)) == 1
+
+
+def test_a_part_of_the_pipeline_that_is_absent_is_said(models, tmp_path):
+    """It can be fetched, which a library cannot."""
+    folder = shutil.copytree(models, tmp_path / "models")
+    (path,) = (folder / weights.PIPELINE / "vae").glob("*.safetensors")
+    path.unlink()
+
+    with pytest.raises(WeightsMissing):
+        QwenEditor(folder, transformer).edit(task(), lambda *step: None)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")

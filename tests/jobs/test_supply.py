@@ -35,6 +35,7 @@ class Result:
     error: Exception | None = None
     fetched_bytes: int = 100
     seconds: float = 1.0
+    aside: None = None
 
 
 class Volume:

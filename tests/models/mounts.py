@@ -4,12 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 root = pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0, reason="needs to mount"
+    sys.platform != "linux" or os.geteuid() != 0 or shutil.which("mount") is None,
+    reason="needs to mount",
 )
 
 
@@ -48,3 +49,12 @@ def _mounted(folder, *what):
 def read_only(folder):
     """Let a mounted folder take no writes any more."""
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+
+
+def fill(folder):
+    """Leave no byte free on a mounted folder; return the file that took them."""
+    path = folder / "fill"
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    return path

@@ -12,10 +12,10 @@ import time
 
 import pytest
 
-from common.models.errors import Corrupt, Missing, NoSpace, SourcesFailed, Stopped
+from common.models.errors import Corrupt, NoSpace, SourcesFailed, Stopped
 from common.models.layers import State
 from common.models.meter import Step
-from common.service import find, folders, load
+from tests.models import mounts
 from tests.models.shelf import shelf
 from tests.range_server import Fault
 
@@ -58,19 +58,13 @@ def test_progress_is_told_per_file_up_to_ready(shop):
     notices = []
     shop.ensurer().ensure("m@1", notice=notices.append)
 
+    last = {one.name: one for one in notices}
+    assert last["loras/b.safetensors"].total == last["loras/b.safetensors"].done > 5000
     first = [one for one in notices if one.name == "vae/a.safetensors"]
     assert [one.done for one in first] == sorted(one.done for one in first)
     assert first[0].step is Step.DOWNLOADING
     assert first[-1].step is Step.READY
     assert first[-2].done == first[-2].total
-
-
-def test_a_model_that_nobody_knows_is_refused_with_near_names(shop):
-    """The hint is what was meant."""
-    with pytest.raises(Missing) as caught:
-        shop.ensurer().ensure("n@1")
-
-    assert "m@1" in caught.value.hint
 
 
 def test_what_was_put_there_by_hand_is_adopted_and_not_fetched(shop):
@@ -93,8 +87,11 @@ def test_a_wrong_file_of_that_name_is_moved_away_and_kept(shop):
     by_hand = view(shop, "vae", "a.safetensors")
     by_hand.parent.mkdir(parents=True)
     by_hand.write_bytes(b"something else")
-    shop.ensurer().ensure("m@1")
+    ensurer = shop.ensurer()
+    first, second = ensurer.ensure_files(ensurer.files_of("m@1"))
 
+    assert (first.aside / "data").read_bytes() == b"something else"
+    assert second.aside is None
     assert states(shop.ensurer()) == [State.VERIFIED, State.VERIFIED]
     kept = [p.read_bytes() for p in shop.folder.glob("root/.quarantine/*/data")]
     assert kept == [b"something else"]
@@ -155,6 +152,16 @@ def test_one_file_that_fails_leaves_the_others_to_come(shop):
         ensurer.ensure("m@1")
 
 
+@pytest.mark.parametrize("fast", [False, True], ids=["ours", "aria2c"])
+def test_offline_is_said(shop, fast):
+    """Nobody wonders at midnight why no source was asked."""
+    ensurer = shop.ensurer(hf_offline=True, enable_fast_download=fast)
+    with pytest.raises(SourcesFailed, match="HF_HUB_OFFLINE is set"):
+        ensurer.ensure("m@1")
+
+    assert shop.server.asked == []
+
+
 def test_the_next_source_gives_what_the_first_has_wrong(shop, tmp_path):
     """A source with other bytes is found out by the hash, and asked last."""
     wrong = tmp_path / "wrong.safetensors"
@@ -180,9 +187,42 @@ def test_a_plan_that_cannot_fit_is_refused_before_a_byte(shop):
     shop.texts[-1] = shop.texts[-1].replace("size = ", f"size = {10**9}")
     ensurer = shop.ensurer()
 
-    with pytest.raises(NoSpace, match="10000"):
+    with pytest.raises(NoSpace, match=r"10\.00 TB"):
         ensurer.ensure("m@1")
     assert shop.server.asked == []
+
+
+@pytest.mark.root
+@mounts.root
+@pytest.mark.parametrize("kind", ["tmpfs", "ext2"])
+def test_a_volume_that_others_fill_meanwhile_is_no_space(tmp_path, kind):
+    """Whether its room could be reserved or not: what came is kept, nothing is half."""
+    size = 6 << 20
+    mounted = {
+        "tmpfs": lambda: mounts.tmpfs(tmp_path / "v", "size=10m"),
+        "ext2": lambda: mounts.ext2(tmp_path / "v", 12 << 20),
+    }[kind]()
+    with mounted as volume, shelf(tmp_path / "shop", rate=4 << 20) as shop:
+        shop.put("a.safetensors", size)
+
+        def fault(asked):
+            if asked.method == "GET" and not (volume / "fill").exists():
+                mounts.fill(volume)
+
+        shop.server.fault = fault
+        ensurer = shop.ensurer(volume / "root")
+        [one] = ensurer.ensure_files(ensurer.files_of("m@1"))
+        assert isinstance(one.error, NoSpace), one
+        assert "full" in one.error.message
+        assert ensurer.status()[0].state in ("partial", "absent")
+        assert not list(volume.glob("root/models/**/*.safetensors"))
+
+        shop.server.fault = lambda _: None
+        (volume / "fill").unlink()
+        again = shop.ensurer(volume / "root")
+        again.ensure("m@1")
+        assert again.status()[0].state == "ready"
+        assert again.verify(again.files_of("m@1"), deep=True)[0].state == "verified"
 
 
 def test_a_stop_ends_it_and_keeps_what_came(shop):
@@ -219,6 +259,100 @@ def test_a_baked_layer_below_is_used_and_never_written(shop):
     assert sorted(p for p in (shop.folder / "baked").rglob("*")) == before
 
 
+def test_a_hugging_face_cache_on_the_volume_is_linked(shop):
+    """No byte is copied or asked for, and the plan needs no room for it."""
+    data = shop.put("c.safetensors", 50_000, sources=[f"hf://o/r@{'0' * 40}/c"])
+    blob = hashlib.sha256(data).hexdigest()
+    cached = shop.folder / "hub" / "models--o--r" / "blobs" / blob
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(data)
+    ensurer = shop.ensurer(hf_cache=shop.folder / "hub", hf_offline=True)
+    ensurer._margin = 10**18
+    [one] = ensurer.ensure_files([ensurer.manifest.file("c.safetensors")])
+
+    assert one.error is None
+    assert one.fetched_bytes == 0
+    assert one.path.samefile(cached)
+    assert ensurer.find(one.file).state is State.VERIFIED
+    assert shop.server.asked == []
+
+
+def test_a_damaged_cache_is_not_taken(shop):
+    """It is hashed before it gets a name; then the publisher is asked."""
+    data = shop.put("c.safetensors", 50_000, sources=[f"hf://o/r@{'0' * 40}/c"])
+    blob = hashlib.sha256(data).hexdigest()
+    cached = shop.folder / "hub" / "models--o--r" / "blobs" / blob
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    ensurer = shop.ensurer(
+        hf_cache=shop.folder / "hub", hf_endpoint="http://127.0.0.1:9"
+    )
+    [one] = ensurer.ensure_files([ensurer.manifest.file("c.safetensors")])
+
+    assert one.error is None
+    assert one.path.read_bytes() == data
+    assert not one.path.samefile(cached)
+
+
+def test_what_a_layer_below_recorded_is_known_above(shop):
+    """A file that only the image's own models.lock knows is verified there."""
+    shop.ensurer("baked").ensure("m@1")
+    volume = shop.ensurer(models_layers=(shop.folder / "baked",))
+
+    assert [one.state for one in volume.status()[0].files] == ["verified", "verified"]
+
+
+def test_what_comfyui_has_in_its_own_folder_is_not_fetched_again(shop):
+    """It lies below the root that is named, and is never written to."""
+    own = view(shop, "vae", "a.safetensors", "comfyui")
+    own.parent.mkdir(parents=True)
+    own.write_bytes((shop.folder / "published" / "a.safetensors").read_bytes())
+
+    ensurer = shop.ensurer("volume", comfyui_dir=shop.folder / "comfyui")
+    file, other = ensurer.files_of("m@1")
+    ensurer.ensure("m@1")
+
+    assert ensurer.ready(file)
+    assert ensurer.find(file).path == own
+    assert ensurer.find(other).path == view(shop, "loras", other.name, "volume")
+    assert not any("a.safetensors" in one.path for one in shop.server.asked)
+    assert [p for p in (shop.folder / "comfyui").rglob("*") if p.is_file()] == [own]
+
+
+def test_what_below_nobody_can_vouch_for_is_fetched(shop):
+    """Without a receipt a file counts by its header, and only safetensors has one."""
+    data = shop.put("c.json", 5_000, where="diffusers/m")
+    own = view(shop, "diffusers/m", "c.json", "comfyui")
+    own.parent.mkdir(parents=True)
+    own.write_bytes(data)
+
+    ensurer = shop.ensurer("volume", comfyui_dir=shop.folder / "comfyui")
+    file = ensurer.manifest.file("c.json")
+    (result,) = ensurer.ensure_files([file])
+
+    assert result.path == view(shop, "diffusers/m", "c.json", "volume")
+    assert ensurer.ready(file)
+
+
+def test_what_is_broken_below_is_repaired_above(shop):
+    """A layer that is only read keeps its file; ComfyUI finds the right one first."""
+    low = view(shop, "vae", "a.safetensors", "comfyui")
+    low.parent.mkdir(parents=True)
+    data = (shop.folder / "published" / "a.safetensors").read_bytes()
+    broken = data[:-1] + bytes([data[-1] ^ 1])
+    low.write_bytes(broken)
+    ensurer = shop.ensurer("volume", comfyui_dir=shop.folder / "comfyui")
+    files = ensurer.files_of("m@1")
+
+    results = ensurer.repair_files(files)
+
+    assert [(one.file, one.error) for one in results] == [(f, None) for f in files]
+    assert low.read_bytes() == broken
+    assert results[0].path == view(shop, "vae", "a.safetensors", "volume")
+    assert results[0].path.read_bytes() == data
+    assert ensurer.find(files[0]).state is State.VERIFIED
+
+
 @pytest.mark.skipif(shutil.which("aria2c") is None, reason="needs aria2c")
 @pytest.mark.parametrize("broken", [False, True], ids=["it brings", "it gives up"])
 def test_aria2c_brings_what_suits_it_when_asked_for(shop, broken):
@@ -237,17 +371,6 @@ def test_aria2c_brings_what_suits_it_when_asked_for(shop, broken):
     assert shop.ensurer().status()[0].state == "ready"
     wanted = (shop.folder / "published" / "a.safetensors").read_bytes()
     assert view(shop, "vae", "a.safetensors").read_bytes() == wanted
-
-
-def test_near_misses_are_said(shop):
-    """A file in the wrong folder is what people most often have."""
-    misplaced = view(shop, "checkpoints", "a.safetensors")
-    misplaced.parent.mkdir(parents=True)
-    misplaced.write_bytes(b"x")
-
-    (status, _) = shop.ensurer().status()[0].files
-
-    assert (status.state, status.near) == (State.ABSENT, misplaced)
 
 
 CHILD = """
@@ -307,50 +430,3 @@ def test_kills_at_any_moment_lose_little_and_never_leave_half_a_file(tmp_path):
         assert path.read_bytes() == data
         # A kill loses at most a block of 1 MiB for each of 16 connections.
         assert shop.server.sent < len(data) + 3 * 17 * 2**20
-
-
-@pytest.mark.parametrize("folder", folders(), ids=lambda one: one.name)
-def test_each_service_needs_files_of_the_manifest(folder, tmp_path):
-    """Nothing that a service loads is unknown; the exact set is its workflow's."""
-    from common.models import ModelEnsurer
-    from common.settings import Settings
-
-    ensurer = ModelEnsurer.from_config(Settings(models=tmp_path))
-    service = load(folder)
-
-    needed = {file.name for file in ensurer.needed_by(service, variants=True)}
-    loaded = {name for one in service.workflows.values() for name in one.weights()}
-
-    assert needed >= loaded
-    assert needed
-
-
-def test_a_model_that_a_node_loads_whole_is_needed_in_one_variant(tmp_path):
-    """The one that suits the card, where somebody says which that is."""
-    from common.models import ModelEnsurer
-    from common.settings import Settings
-
-    ensurer = ModelEnsurer.from_config(Settings(models=tmp_path))
-    service = load(find("qwen-image-edit-nunchaku"))
-    usual = {one.name[:9] for one in ensurer.needed_by(service)}
-    ensurer.variants["qwen-image-edit@2509"] = "fp4"
-    job = {one.name[:9] for one in ensurer.loaded_by(service.workflow)}
-
-    assert "svdq-int4" in usual - job
-    assert "svdq-fp4_" in job - usual
-    assert len(usual) == len(job) > 5
-
-
-def test_a_variants_files_are_asked_for_by_name(tmp_path):
-    """The 14B pair for text-to-video is 28 GB: nobody gets it without asking."""
-    from common.models import ModelEnsurer
-    from common.settings import Settings
-
-    ensurer = ModelEnsurer.from_config(Settings(models=tmp_path))
-    service = load(find("wan2.2-14b-loras"))
-
-    main = {file.name for file in ensurer.needed_by(service)}
-    every = {file.name for file in ensurer.needed_by(service, variants=True)}
-
-    assert not any("t2v" in name for name in main)
-    assert any("t2v" in name for name in every - main)

@@ -375,11 +375,18 @@ def test_a_stop_keeps_what_came(folder, tmp_path):
             bring([source], tmp_path / "s", notice=notice, stop=stop)
         kept = claimed_bytes(tmp_path / "s")
         server.rate = None
+    told = []
     with RangeServer(folder) as server:
-        bring([At(f"{server.url}/a.bin")], tmp_path / "s")
+        again = bring(
+            [At(f"{server.url}/a.bin")],
+            tmp_path / "s",
+            notice=lambda done, _: told.append(done),
+        )
 
     assert kept > SIZE // 8
     assert server.sent == SIZE - kept
+    assert (again.kept, told[0], told[-1]) == (kept, kept, SIZE)
+    assert told == sorted(told)
 
 
 def test_a_block_that_rotted_is_fetched_again(folder, tmp_path):

@@ -2,16 +2,20 @@ import os
 import shutil
 import threading
 import time
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from common.models import refs
 from common.models.errors import BadManifest, Locked, ReadOnly
 from common.models.gc import DAY_S, GarbageCollector
+from common.models.layer import Layer
 from common.models.layers import Layers, State
 from common.models.leases import lease, reading
 from common.models.publish import adopt, publish
 from common.models.quarantine import quarantine
+from tests.models import mounts
 from tests.models.tensors import fetched, file_of, placed, tensors, tree
 
 LATER = time.time() + 90 * DAY_S
@@ -260,6 +264,39 @@ def test_the_young_stay(layers, put):
     put(1)
 
     assert GarbageCollector(layers, ()).plan(max_bytes=0, keep_days=0).removals == ()
+
+
+@pytest.mark.root
+@mounts.root
+@pytest.mark.parametrize(
+    ("options", "flock"),
+    [("size=1m", True), ("size=1m", False), ("size=1m,nr_inodes=40", True)],
+    ids=["no byte", "no byte, no flock", "no inode"],
+)
+def test_a_full_volume_is_what_it_makes_room_on(tmp_path, options, flock):
+    """It needs not one byte itself, for a lock or a folder: all hints lead here."""
+    with mounts.tmpfs(tmp_path / "v", options) as volume:
+        layer = Layer.open(volume)
+        able = replace(layer.capabilities, flock=flock)
+        layer = replace(layer, capabilities=able)
+        data = tensors(1, size=64 << 10)
+        file = file_of(data)
+        publish(layer, file, fetched(layer, file, data))
+        with reading(layer):
+            pass
+        before = mounts.fill(volume).stat().st_size
+        with suppress(OSError):
+            for number in range(50 if "inodes" in options else 0):
+                (volume / f"f{number}").touch()
+        collector = GarbageCollector(Layers((layer,)), ())
+
+        done = collector.collect(collector.plan(now=LATER), now=LATER)
+
+        assert before > 0
+        assert [one.sha256 for one in done.removed] == [file.sha256]
+        assert done.failed == []
+        assert not layer.blob(file.sha256).exists()
+        assert shutil.disk_usage(volume).free >= len(data)
 
 
 def test_locked_says_so(layers, put, monkeypatch):

@@ -61,3 +61,29 @@ def test_a_plan_that_waits_for_another_process_says_so():
     assert meter.step is Step.WAITING
     meter.note(Notice("b", Step.READY), 0.0)
     assert meter.step is Step.READY
+
+
+def test_what_another_process_fetches_arrives_all_the_same():
+    """Its bytes count and its rate tells the time left; ours starts by itself."""
+    meter = Meter.of([("a", 1_000), ("b", 1_000)])
+    for second in range(5):
+        meter.note(Notice("a", Step.WAITING, 100 * second, 1_000), second)
+    assert meter.waiting
+    assert (meter.done, meter.rate) == (400, pytest.approx(100))
+    assert meter.eta_s == pytest.approx(16)
+
+    meter.note(Notice("a", Step.READY, 1_000, 1_000), 5.0)
+    meter.note(Notice("b", Step.DOWNLOADING, 0, 1_000), 5.0)
+    assert not meter.waiting
+    meter.note(Notice("b", Step.DOWNLOADING, 20, 1_000), 6.0)
+    assert (meter.done, meter.rate) == (1_020, pytest.approx(20))
+
+
+def test_a_file_that_fails_keeps_what_came_of_it():
+    """The sum does not fall back: the next try goes on from there."""
+    meter = Meter.of([("a", 100), ("b", 100)])
+    meter.note(Notice("a", Step.DOWNLOADING, 60, 100), 0.0)
+    meter.note(Notice("a", Step.FAILED, 0, 100, "the source is away"), 1.0)
+
+    assert meter.done == 60
+    assert meter.latest["a"].detail == "the source is away"

@@ -20,9 +20,10 @@ def layers(tmp_path):
         ("wan_vae.safetensors", "wan_vae.safetensors"),
         ("wan-vae.safetensors", "wan_vae.safetensors"),
         ("low1.safetensors", None),
+        ("x_vae.safetensors", None),
         ("something_else_altogether.safetensors", None),
     ],
-    ids=["elsewhere", "misspelt", "another of the manifest", "far"],
+    ids=["elsewhere", "misspelt", "another of the manifest", "only the ending", "far"],
 )
 def test_what_is_nearly_meant(layers, name, near):
     """A file that is nobody's, not one that the manifest has under that name."""

@@ -56,6 +56,7 @@ def test_a_modern_key_for_each_folder_of_the_services():
     assert set(wanted.split()) <= FOLDERS.keys()
 
 
+@pytest.mark.comfyui
 @pytest.mark.skipif(
     COMFYUI is None, reason="WAN_TEST_COMFYUI_SOURCE names no folder with ComfyUI"
 )

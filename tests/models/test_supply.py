@@ -4,7 +4,7 @@ import pytest
 
 from common.models.errors import AuthNeeded, SourcesFailed
 from common.models.limits import Patience
-from common.models.sources.address import Address, NotThere, SourceTrouble
+from common.models.sources.address import Address, NotThere, SourceBusy, SourceTrouble
 from common.models.supply import Supply
 
 QUICK = Patience(strikes=3, backoff_s=0, busy_s=10, busy=2)
@@ -123,3 +123,33 @@ def test_an_old_report_does_not_leave_the_next_source():
     it.leave(way, NotThere("no"))
     it.failed(way, "cut")
     assert asked(it) == "b"
+
+
+def test_a_source_that_is_busy_when_asked_is_waited_for():
+    """As long as it says, before a byte was asked for; not as after a failure."""
+    busy = SourceBusy("a: status 429", 429, {"Retry-After": "7"})
+    it = supply(Here("a", busy, busy, Address("http://a")), "b")
+
+    assert it.way(None, None) is None
+    assert 6 < it.seconds_to_wait() <= 7.7
+    assert it.way(None, None) is None
+    assert it.way(None, None).label == "a"
+
+
+def test_a_source_that_wants_too_long_a_wait_is_left():
+    """The next one is asked at once; the last one's wait is in the message."""
+    busy = SourceBusy("a: status 503", 503, {"Retry-After": "3600"})
+
+    assert asked(supply(Here("a", busy), "b")) == "b"
+    with pytest.raises(SourcesFailed, match="wait 3600 s") as caught:
+        asked(supply(Here("a", busy)))
+    assert "later" in caught.value.hint
+
+
+def test_what_a_source_advises_is_said():
+    """Its own hint is worth more than a general one."""
+    gone = SourceTrouble("a does not answer", "is a reachable?")
+
+    with pytest.raises(SourcesFailed) as caught:
+        asked(supply(Here("a", gone)))
+    assert caught.value.hint.startswith("is a reachable?")

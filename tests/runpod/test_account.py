@@ -69,7 +69,7 @@ async def test_deploy_makes_an_endpoint_once(own_runpod, wan):
     assert endpoint["id"] == first.out.strip()
     assert template["imageName"] == "ghcr.io/x/y:2"
     assert template["isServerless"] is True
-    assert template["dockerStartCmd"] == ["wan", "runpod", "worker", SERVICE]
+    assert template["dockerStartCmd"] == ["wan", "container", SERVICE]
     assert template["env"]["RUNPOD_INIT_TIMEOUT"] == "800"
     assert template["env"]["BUCKET_NAME"] == "clips"
     assert endpoint["templateId"] == template["id"]

@@ -1,6 +1,5 @@
 """The checks before the first job, one by one."""
 
-import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,9 +8,8 @@ import pytest
 from common.comfy.engine import Device, EngineInfo
 from common.runpod import fitness
 from common.runpod.fitness import Unfit
-from common.service import load
 from common.settings import Settings
-from tests.live import engine, fastwan, wrapper
+from tests.live import engine, fastwan, mistyped, wrapper
 
 CARD = Device("NVIDIA L40S", "cuda", 48 << 30, 47 << 30)
 CPU = replace(CARD, name="cpu", type="cpu")
@@ -34,18 +32,12 @@ def test_a_comfyui_without_a_gpu_is_unfit():
 
 async def test_absent_weights_make_a_worker_unfit(tmp_path):
     """Which, and where they belong."""
-    folder = tmp_path / "mistyped"
-    folder.mkdir()
-    for name in ("api_wrapper.py", "workflow_api.json"):
-        shutil.copy(fastwan().folder / name, folder)
-    workflow = folder / "workflow_api.json"
-    text = workflow.read_text(encoding="utf-8")
-    workflow.write_text(text.replace("wan2.2_vae", "wan2.2_vea"), encoding="utf-8")
+    wrong = mistyped(tmp_path / "mistyped")
     async with engine(tmp_path / "engine") as url:
         async with wrapper(tmp_path / "good", url) as live:
             await fitness.engine(live.runtime, 5)
             await fitness.weights(live.runtime)
-        async with wrapper(tmp_path / "data", url, service=load(folder)) as live:
+        async with wrapper(tmp_path / "data", url, service=wrong) as live:
             with pytest.raises(Unfit, match=r"wan2\.2_vea\.safetensors.*models/vae"):
                 await fitness.weights(live.runtime)
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from common.cli.models.asked import Asked
-from common.cli.models.sizes import human
 from common.cli.screen import WRONG_USE, Stop, console, put, say
 from common.cli.services import service_of
+from common.sizes import human
 
 if TYPE_CHECKING:
     from common.models.validate import Answer, Check

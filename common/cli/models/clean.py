@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from common.cli.models.asked import Asked
-from common.cli.models.sizes import human, parsed
-from common.cli.screen import FAILED, Stop, console, put, say
+from common.cli.screen import FAILED, WRONG_USE, Stop, console, put, say
+from common.sizes import human, parsed
 
 if TYPE_CHECKING:
     from common.models.garbage import Plan
@@ -62,7 +62,7 @@ def gc(
 
     What the manifest names stays, unless --max-bytes asks for its room.
     """
-    limit = None if max_bytes is None else parsed(max_bytes)
+    limit = None if max_bytes is None else _limit(max_bytes)
     ensurer = asked.ensurer()
     collector = ensurer.collector()
     plan = collector.plan(limit, keep_days, placed=placed, foreign=foreign)
@@ -198,3 +198,10 @@ def _say_pin(asked: Asked, id_: str, *, pinned: bool) -> None:
         asked.answer({"model": id_, "pinned": pinned})
     else:
         say(f"{id_} is {'pinned' if pinned else 'not pinned any more'}")
+
+
+def _limit(text: str) -> int:
+    try:
+        return parsed(text)
+    except ValueError as error:
+        raise Stop(str(error), "write it like 200GB", WRONG_USE) from None

@@ -19,8 +19,8 @@ from common.cli.models.choice import (
     files_of,
 )
 from common.cli.models.show import duration, stoppable, watching
-from common.cli.models.sizes import human
 from common.cli.screen import INTERRUPTED, WRONG_USE, Stop, say
+from common.sizes import human
 
 if TYPE_CHECKING:
     from common.manifest_schema import WeightFile
@@ -131,6 +131,9 @@ def bring(
         text = "\n".join(_lines(failed))
         raise Stop(text, next((hint for hint in hints if hint), None), code)
     if not asked.as_json:
+        for one in results:
+            if one.aside is not None:
+                say(f"{one.file.path}: what was there was wrong; now in {one.aside}")
         say(summary(ensurer, results, seconds))
 
 
@@ -149,6 +152,7 @@ def as_object(results: Sequence[Result], seconds: float, code: int) -> dict[str,
                 "fetched_bytes": one.fetched_bytes,
                 "seconds": round(one.seconds, 3),
                 "sources": dict(one.sources),
+                "aside": None if one.aside is None else str(one.aside),
                 "error": None if one.error is None else said(one.error),
             }
             for one in results

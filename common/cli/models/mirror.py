@@ -18,16 +18,16 @@ from common.cli.models.choice import (
     files_of,
 )
 from common.cli.models.show import stoppable, watching
-from common.cli.models.sizes import human
 from common.cli.screen import INTERRUPTED, Stop, say
+from common.sizes import human
 
 if TYPE_CHECKING:
     import threading
 
-    from common.cli.models.show import Tell
     from common.manifest_schema import WeightFile
     from common.models.ensurer import ModelEnsurer
     from common.models.errors import ModelsError
+    from common.models.meter import Tell
     from common.models.mirror import Mirror
 
 Target = Annotated[str, typer.Argument(help="local:///folder or s3://bucket/prefix.")]

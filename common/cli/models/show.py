@@ -10,16 +10,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from common.cli.models.sizes import human
 from common.cli.screen import console, say, terminal
+from common.sizes import human
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-    from common.models.meter import Meter, Notice
-
-Tell = Callable[["Notice"], None]
+    from common.models.meter import Meter, Notice, Tell
 
 LINE_S = 2.0  #: between two lines about a file whose step is the same
 NUMBERS = 52  #: characters that percent, bytes, rate and time take beside a bar
@@ -108,9 +106,8 @@ def _bars(meter: Meter) -> Iterator[Show]:
     with Live(Group(each, whole), console=screen, transient=True):
 
         def show(before: Notice | None, now: Notice) -> None:
-            if now.step is not Step.FAILED:  # what came of it is there all the same
-                done, total = meter.done, max(meter.total, 1)
-                whole.update(every, total=total, completed=done, rest=rest_of(meter))
+            done, total = meter.done, max(meter.total, 1)
+            whole.update(every, total=total, completed=done, rest=rest_of(meter))
             over = now.step in (Step.READY, Step.FAILED)
             hashed = now.step is Step.VERIFYING and now.done == now.total
             if over or hashed:
@@ -167,7 +164,7 @@ def rest_of(meter: Meter) -> str:
     """Return bytes, rate and time left of the plan."""
     parts = [f"{human(meter.done)} of {human(meter.total)}"]
     if rate := meter.rate:
-        parts.append(f"{human(rate)}/s")
+        parts.append(f"{human(rate)}/s{' of another process' * meter.waiting}")
     if (eta := meter.eta_s) is not None:
         parts.append(f"{duration(eta)} left")
     return ", ".join(parts)

@@ -20,11 +20,13 @@ from common.cli.models.choice import (
     files_of,
 )
 from common.cli.models.show import stoppable, watching
-from common.cli.models.sizes import human
-from common.cli.screen import Stop, console, say
+from common.cli.screen import Stop, console, put, say
+from common.disk import free_bytes
+from common.sizes import human
 
 if TYPE_CHECKING:
     from common.models.ensurer import ModelEnsurer
+    from common.models.layers import Layers
     from common.models.status import FileStatus, ModelStatus
 
 Deep = Annotated[
@@ -64,6 +66,7 @@ def status(
     if asked.as_json:
         asked.answer(as_object(ensurer, found))
     else:
+        put("\n".join(roots(ensurer.layers)) + "\n")
         _table([one for _, one in found], whole=bool(choice))
     _judge([file for _, one in found for file in one.files], absent=bool(choice))
 
@@ -113,8 +116,30 @@ def as_object(
             lists["services"].append({"service": row.pop("model"), **row})
         else:
             files += [file.as_dict() for file in one.files]
-    roots = [str(layer.root) for layer in ensurer.layers]
-    return {"ready": ready, "root": roots[-1], "layers": roots, **lists, "files": files}
+    last = ensurer.layers.layers[-1]
+    return {
+        "ready": ready,
+        "root": str(last.root),
+        "layers": [str(layer.root) for layer in ensurer.layers],
+        "writable": last.writable,
+        "refusal": last.refusal or None,
+        "free_bytes": free_bytes(last.root),
+        **lists,
+        "files": files,
+    }
+
+
+def roots(layers: Layers) -> list[str]:
+    """Return where is looked, lowest first, and whether it takes writes."""
+    *lower, last = layers
+    said = [f"only read: {layer.root}" for layer in lower]
+    if last.writable:
+        state = f"{human(free_bytes(last.root))} free"
+    elif last.root.exists():
+        state = f"takes no writes: {last.refusal}"
+    else:
+        state = "not there yet"
+    return [*said, f"root: {last.root}, {state}"]
 
 
 def file_table(found: Sequence[FileStatus]) -> None:

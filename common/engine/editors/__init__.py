@@ -53,6 +53,10 @@ class EditorMissing(Exception):
     """The model cannot be used here; the message says what to install or fetch."""
 
 
+class WeightsMissing(EditorMissing):
+    """It could be used, if files were there that the message names."""
+
+
 @cache
 def editor(kind: Kind, models: Path | None) -> Editor:
     """

@@ -7,6 +7,7 @@ are loaded then; they stay. They are read from a folder and never from the netwo
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from common.engine.editors import Edit, EditorMissing, OnStep, weights
+from common.engine.editors import Edit, EditorMissing, OnStep, WeightsMissing, weights
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ def quantized(models: Path) -> Any:
     Return nunchaku's transformer in the format of this machine's card.
 
     Raises:
-        EditorMissing: no nunchaku, no card that it knows, or no weights.
+        EditorMissing: no nunchaku, or no card that it knows.
+        WeightsMissing: files are absent.
     """
     import torch
 
@@ -56,7 +58,7 @@ def quantized(models: Path) -> Any:
         raise EditorMissing("torch finds no CUDA card; use the embedded engine")
     kind = weights.precision(torch.cuda.get_device_capability())
     if missing := weights.absent(models, kind):
-        raise EditorMissing(f"{models} has no {' and no '.join(missing)}")
+        raise WeightsMissing(f"{models} has no {' and no '.join(missing)}")
     try:
         from nunchaku import NunchakuQwenImageTransformer2DModel
     except ImportError as error:
@@ -138,13 +140,18 @@ class QwenEditor:
             ) from error
         transformer = self._transformer(self._models)
         cuda = torch.cuda.is_available()
-        pipeline = QwenImageEditPlusPipeline.from_pretrained(
-            str(weights.pipeline_folder(self._models)),
-            transformer=transformer,
-            scheduler=FlowMatchEulerDiscreteScheduler.from_config(SCHEDULER),
-            torch_dtype=torch.bfloat16 if cuda else torch.float32,
-            local_files_only=True,
-        )
+        try:
+            pipeline = QwenImageEditPlusPipeline.from_pretrained(
+                str(weights.pipeline_folder(self._models)),
+                transformer=transformer,
+                scheduler=FlowMatchEulerDiscreteScheduler.from_config(SCHEDULER),
+                torch_dtype=torch.bfloat16 if cuda else torch.float32,
+                local_files_only=True,
+            )
+        except OSError as error:
+            if error.errno in (None, errno.ENOENT):  # theirs has no number
+                raise WeightsMissing(str(error)) from error
+            raise
         pipeline.set_progress_bar_config(disable=True)
         if cuda:
             free, _ = torch.cuda.mem_get_info()

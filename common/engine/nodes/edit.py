@@ -81,7 +81,7 @@ def edit(
     try:
         pictures = editor(kind, run.settings.models).edit(task, on_step)
     except EditorMissing as error:
-        raise NodeFailed("EditorMissing", str(error)) from error
+        raise NodeFailed(type(error).__name__, str(error)) from error
     return (Pictures(tuple(np.asarray(picture) for picture in pictures)),)
 
 

@@ -57,8 +57,11 @@ class SourceConfig:
         Raises:
             ValueError: saying what is wrong with it, and not what it is.
         """
-        if self.mirror is not None and isinstance(_mirrored(self.mirror), HubUrl):
+        if self.mirror is None:
+            return
+        if self.mirror.startswith("hf:") or "://" not in self.mirror:
             raise ValueError("is not s3://, local:// or https://")
+        _mirrored(self.mirror)
 
 
 def sources_of(

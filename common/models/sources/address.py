@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from common.models.answers import retry_after
 from common.models.errors import ModelsError
 
 
@@ -42,6 +44,7 @@ class Source(Protocol):
         Raises:
             NotThere: this source does not have the file.
             AuthNeeded: it has, but not for us.
+            SourceBusy: it says when to ask again.
             SourceTrouble: it cannot say now.
         """
 
@@ -58,3 +61,13 @@ class SourceTrouble(ModelsError):
 
     code = "source_trouble"
     exit_code = 6
+
+
+class SourceBusy(SourceTrouble):
+    """A 429 or a 503: this source is to be left alone for a while."""
+
+    def __init__(self, message: str, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.status = status
+        lower = {name.lower(): value for name, value in headers.items()}
+        self.seconds = retry_after(lower, datetime.now(UTC))  #: None = it does not say

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from common.models.errors import AuthNeeded
-from common.models.sources.address import Address, NotThere, SourceTrouble
+from common.models.sources.address import Address, NotThere, SourceBusy, SourceTrouble
 from common.models.sources.expiry import expires_at
 from common.source_urls import HttpUrl
 
@@ -47,6 +47,7 @@ class HttpSource:
             other=0,
             redirect=_REDIRECTS,
             raise_on_redirect=False,
+            respect_retry_after_header=False,  # waiting is for who asks
             remove_headers_on_redirect=frozenset(headers),
         )
         try:
@@ -55,7 +56,12 @@ class HttpSource:
                     "HEAD", url, headers={"Accept-Encoding": "identity", **headers}
                 )
         except urllib3.exceptions.HTTPError as error:
-            raise SourceTrouble(f"{self.label}: {type(error).__name__}") from None
+            words = f"{self.label} does not answer ({type(error).__name__})"
+            host = urlsplit(url).hostname
+            raise SourceTrouble(words, f"is {host} reachable from here?") from None
+        if answer.status in (429, 503):
+            words = f"{self.label}: status {answer.status}"
+            raise SourceBusy(words, answer.status, answer.headers)
         return Address(
             url=url,
             headers=headers,
@@ -72,7 +78,7 @@ class HttpSource:
             )
         if status in (404, 410):
             raise NotThere(f"{self.label} is not there")
-        if status == 429 or (status >= 500 and status != 501):
+        if status >= 500 and status != 501:
             raise SourceTrouble(f"{self.label}: status {status}")
         if not 200 <= status < 300 or length is None or not length.isdecimal():
             return None

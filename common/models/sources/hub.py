@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from common.models.errors import AuthNeeded
-from common.models.sources.address import Address, NotThere, SourceTrouble
+from common.models.sources.address import Address, NotThere, SourceBusy, SourceTrouble
 from common.models.sources.expiry import expires_at
 from common.source_urls import HubUrl
 
@@ -43,8 +43,11 @@ class HubSource:
             AuthNeeded: the hint has the page where access is asked for.
             SourceTrouble: no answer, or one of trouble.
         """
+        from huggingface_hub import constants
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
+        # Else it asks huggingface.co which agents there are, and names ours to the Hub.
+        constants.HF_HUB_DISABLE_TELEMETRY = True
         found = self._metadata()
         headers: dict[str, str] = build_hf_headers(token=self._token)
         if _origin(found.location) != _origin(self.endpoint):
@@ -91,8 +94,9 @@ class HubSource:
         except errors.HFValidationError:
             raise NotThere(f"{self.label} is no name that the Hub takes") from None
         except (no_answer, OSError) as error:
-            words = f"{self.label}: {type(error).__name__}"
-            raise SourceTrouble(words, f"is {self.endpoint} reachable?") from None
+            words = f"{self.label} does not answer ({type(error).__name__})"
+            hint = f"is {self.endpoint} reachable from here? HF_ENDPOINT names another"
+            raise SourceTrouble(words, hint) from None
 
     def _refusal(self, error: HfHubHTTPError) -> NotThere | AuthNeeded | SourceTrouble:
         from huggingface_hub import errors
@@ -114,10 +118,15 @@ class HubSource:
             words = "no such repository, or the token may not see it"
             return AuthNeeded(f"{self.label}: {words}", f"see {self._page}")
         if status in (401, 403) or isinstance(error, errors.RepositoryNotFoundError):
-            words = "the token is refused" if self.token else "a token is needed"
+            words = "it is not there, or a token is needed"
+            if self.token:
+                words = "the token is refused"
             return AuthNeeded(f"{self.label}: {words}", f"{advice}: {self._page}")
         if status in (404, 410):
             return NotThere(f"{self.label} is not there")
+        if status in (429, 503):
+            words = f"{self.label}: status {status}"
+            return SourceBusy(words, status, error.response.headers)
         return SourceTrouble(f"{self.label}: status {status}")
 
 

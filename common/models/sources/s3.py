@@ -88,8 +88,9 @@ class S3Source:
                 raise AuthNeeded(
                     f"{self.label}: no key is set, and this machine has none", KEYS
                 ) from None
-            words = f"{self.label}: {type(error).__name__}"
-            raise SourceTrouble(words, "is the endpoint reachable?") from None
+            words = f"{self.label} does not answer ({type(error).__name__})"
+            hint = "is AWS_ENDPOINT_URL right, and reachable from here?"
+            raise SourceTrouble(words, hint) from None
         return Address(signed, size=size, expires_at=now + LIFE.total_seconds())
 
     def store(self) -> S3Store:

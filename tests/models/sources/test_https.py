@@ -2,6 +2,7 @@ import pytest
 
 from common.models.errors import AuthNeeded
 from common.models.sources import NotThere, SourceTrouble
+from common.models.sources.address import SourceBusy
 from common.models.sources.https import HttpSource
 from common.source_urls import parse
 from tests.fake_hub import serving
@@ -62,6 +63,18 @@ def test_a_server_may_refuse_to_be_asked(status):
     """Some answer GET alone; the size is not known then."""
     with serving(lambda *_: (status, {}, b"")) as port:
         assert source(port).resolve().size is None
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_says_when_to_ask_again(status):
+    """Whoever asks waits, and not the library, which would give up."""
+    with (
+        serving(lambda *_: (status, {"Retry-After": "7"}, b"")) as port,
+        pytest.raises(SourceBusy, match=f"status {status}") as caught,
+    ):
+        source(port).resolve()
+
+    assert (caught.value.status, caught.value.seconds) == (status, 7)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import requests
 
 from common.models.errors import AuthNeeded
 from common.models.sources import NotThere, SourceTrouble
+from common.models.sources.address import SourceBusy
 from common.models.sources.hub import HubSource
 from common.source_urls import parse
 from tests.fake_hub import COMMIT, TOKEN, fake_hub
@@ -131,6 +132,21 @@ def test_a_hub_in_trouble_is_no_answer(hub, status):
 
     with pytest.raises(SourceTrouble, match=str(status)):
         source(hub).resolve()
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [({"Retry-After": "7"}, 7), ({"RateLimit": '"api";r=0;t=9'}, 9), ({}, None)],
+    ids=["Retry-After", "RateLimit", "says nothing"],
+)
+def test_a_busy_hub_says_when_to_ask_again(hub, headers, seconds):
+    """Its limit is per address: a worker's very first question may meet it."""
+    hub.status, hub.busy = 429, headers
+
+    with pytest.raises(SourceBusy) as caught:
+        source(hub).resolve()
+
+    assert caught.value.seconds == seconds
 
 
 def test_a_hub_that_is_not_there_is_no_answer(hub):

@@ -1,10 +1,8 @@
-"""Bytes as people write and read them."""
+"""Bytes as people write and read them. Pure."""
 
 from __future__ import annotations
 
 import re
-
-from common.cli.screen import WRONG_USE, Stop
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kmgt])(i?)b?|b)?", re.IGNORECASE)
@@ -33,11 +31,11 @@ def parsed(text: str) -> int:
     (200000000000, 1024, 7)
 
     Raises:
-        Stop: it is no size.
+        ValueError: it is no size.
     """
     found = _SIZE.fullmatch(text.strip())
     if found is None:
-        raise Stop(f"{text!r} is no size", "write it like 200GB", WRONG_USE)
+        raise ValueError(f"{text!r} is no size")
     number, letter, binary = found.groups()
     power = 0 if letter is None else "kmgt".index(letter.lower()) + 1
     return int(float(number) * (1024 if binary else 1000) ** power)
