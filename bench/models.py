@@ -35,6 +35,9 @@ from bench import rig
 
 FILE = "big.safetensors"
 CAP = 20_000_000
+# After 2 GiB were removed. A virtual machine gives freed memory back to its host over
+# some seconds, and whoever writes meanwhile pays for it, be it fetch or curl.
+SETTLE_S = 5
 HASH = """
 import hashlib, sys
 with open(sys.argv[1], "rb") as file:
@@ -125,6 +128,7 @@ def timed(command: list[str], folder: Path, sha256: str, hash_after: bool) -> fl
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     os.sync()
+    time.sleep(SETTLE_S)
     began = time.perf_counter()
     subprocess.run(command, check=True, cwd=rig.ROOT, stdout=subprocess.DEVNULL)
     if hash_after:

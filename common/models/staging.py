@@ -30,6 +30,9 @@ from common.models.errors import NoSpace, ReadOnly
 
 #: Bytes per block: a kill loses at most one for each connection.
 BLOCK = 1 << 19
+#: Bytes per call of write. For larger ones ext4 looks for as large stretches of free
+#: memory, and where that is in pieces the kernel took 3.2 s for 2 GiB instead of 1.1.
+PIECE = 1 << 16
 
 DATA = "data"
 JOURNAL = "journal"
@@ -259,7 +262,7 @@ else:
     def pwrite(descriptor: int, data: memoryview, offset: int) -> None:
         """Write all of the data at an offset."""
         while data:
-            count = os.pwrite(descriptor, data, offset)
+            count = os.pwrite(descriptor, data[:PIECE], offset)
             data, offset = data[count:], offset + count
 
     def pread(descriptor: int, buffer: memoryview, offset: int) -> int:
