@@ -13,7 +13,6 @@ from filelock import FileLock, Timeout
 
 from common import engines
 from common.comfy import EngineUnreachable
-from common.engine.editors.weights import variant_of_card
 from common.job import Expected, Job
 from common.jobs.bus import Bus
 from common.jobs.collector import Collector
@@ -253,6 +252,9 @@ def weights_of(settings: Settings) -> tuple[ModelEnsurer | None, Manifest | None
         if settings.supplies:
             ensurer = ModelEnsurer.from_config(settings)
             if settings.engine_kind == "nunchaku":
+                # Brings the engine's own imports along: 20 MB that others do not need.
+                from common.engine.editors.weights import variant_of_card
+
                 ensurer.variants |= variant_of_card()
             return ensurer, ensurer.manifest
         return None, Manifest.load(settings.models_manifest)
