@@ -9,7 +9,6 @@ fetched where they are not.
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,31 +17,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.manifest_schema import WeightFile
+from common.models import receipts
 from common.models.access import may, whose
-from common.models.detour import by_way_of
-from common.models.errors import (
-    AuthNeeded,
-    Corrupt,
-    ModelsError,
-    NoSpace,
-    ReadOnly,
-    SourcesFailed,
-    Stopped,
-)
-from common.models.fetch import Fetched, FetchLimits, Goal, WrongBytes, fetch
+from common.models.errors import Corrupt, ModelsError, ReadOnly, Stopped
+from common.models.fetch import Fetched, FetchLimits, WrongBytes
 from common.models.halt import Halt
-from common.models.layer import ROOM
 from common.models.layers import Found, Layers, State
 from common.models.leases import SETTINGS, Holder, LeaseSettings, lease
 from common.models.lock import Lock, Pinned, as_known
 from common.models.meter import Notice, Step, Tell
+from common.models.obtain import Obtainer
 from common.models.publish import CannotLink, adopt, publish, relink
 from common.models.quarantine import quarantine
 from common.models.salvage import salvage
 from common.models.sources import SourceConfig, sources_of
-from common.models.sources.address import NotThere, Source, SourceTrouble
+from common.models.sources.address import NotThere
 from common.models.sources.hf_cache import HubCache
-from common.models.space import reserve
 from common.models.staging import Identity
 
 
@@ -155,11 +145,10 @@ class Bringer:
             adopted = adopt(layer, known, path, progress=notice, stop=halt)
         except Corrupt:
             return None
-        now = self.layers.find(known)
-        if file.unverified and now.sha256 is None:
+        mine = receipts.owner(layer, adopted)
+        if mine is None:
             raise Corrupt(f"{file.name} changed while it was adopted")
-        if now.sha256 is not None:
-            self._record(file, now.bytes, now.sha256, ())
+        self._record(file, mine.size, mine.sha256, ())
         return adopted
 
     def cached(self, known: WeightFile) -> Path | None:
@@ -223,66 +212,12 @@ class Bringer:
         notice: Callable[[Step], Callable[[int, int | None], None]],
         halt: Halt,
     ) -> Fetched:
-        """Fetch; bytes that turn out wrong are quarantined and come once more."""
-        sources = sources_of(known, self.sources)
-        goal = Goal(known.path, known.size, known.sha256)
-        if pinned is not None:
-            goal = Goal(known.path, known.size, known.sha256, pinned.segments)
-        staging = self.layers.writable.staging(known.key)
-
-        disk = self._disk(known)
-
-        def run(goal: Goal, asked: list[Source], to: Path) -> Fetched:
-            told = notice(Step.DOWNLOADING)
-            if asked and self.aria2 and None not in (goal.size, goal.sha256):
-                with suppress(SourcesFailed, SourceTrouble, NotThere, AuthNeeded):
-                    return self._by_aria2(goal, asked[0], to, told, halt)
-            return fetch(
-                goal,
-                asked,
-                to,
-                notice=told,
-                stop=halt,
-                limits=self.limits,
-                reserve=reserve,
-            )
-
-        def copy(goal: Goal, asked: list[Source], to: Path) -> Fetched:
-            one = replace(self.limits, connections=1)
-            told = notice(Step.COPYING)
-            return fetch(
-                goal, asked, to, notice=told, stop=halt, limits=one, reserve=reserve
-            )
-
-        def once(asked: list[Source]) -> Fetched:
-            if disk is None:
-                return run(goal, asked, staging)
-            return by_way_of(disk, run, copy, goal, asked, staging)
-
+        obtainer = Obtainer(
+            self.layers.writable, self.sources, self.aria2, self.limits, self.disk
+        )
         try:
-            return once(sources)
-        except WrongBytes as error:
-            layer = self.layers.writable
-            reason, given = error.message, error.given
-            if disk is not None:
-                shutil.rmtree(disk, ignore_errors=True)
-            if (staging / "data").exists():
-                quarantine(layer, known, staging / "data", reason, given)
-            (staging / "journal").unlink(missing_ok=True)
-            # Who gave wrong bytes is asked last.
-            return once(sorted(sources, key=lambda one: one.label in given))
-        except NoSpace as error:
-            if disk is not None:
-                raise
-            root = self.layers.writable.root
-            hint = f"{ROOM}; what came is kept"
-            raise NoSpace(f"{root} is full: {error.message}", hint) from error
-        except SourcesFailed as error:
-            if self.sources.offline:
-                raise SourcesFailed(
-                    f"{error.message}; nobody else was asked: HF_HUB_OFFLINE is set",
-                    "unset it, or bring the file to a local:// source or mirror",
-                ) from error
+            return obtainer.obtain(known, pinned, notice, halt)
+        except WrongBytes:
             raise
         except Corrupt as error:
             if known.unverified and pinned is not None:
@@ -293,36 +228,6 @@ class Bringer:
                     f' "{known.path}" from {" and ".join(named)}',
                 ) from error
             raise
-
-    def _disk(self, known: WeightFile) -> Path | None:
-        """Return the folder that a file comes to first, for this volume's sake."""
-        if self.disk is None:
-            return None
-        return self.disk / f"wan-{self.layers.writable.id[:8]}" / known.key
-
-    @staticmethod
-    def _by_aria2(
-        goal: Goal,
-        source: Source,
-        staging: Path,
-        notice: Callable[[int, int | None], None],
-        halt: Halt,
-    ) -> Fetched:
-        """
-        Have aria2c bring the file.
-
-        Raises:
-            SourcesFailed: it gave up, or this is not for it.
-            ModelsError: as `fetch_by_aria2` and `resolve` say.
-        """
-        from common.models.aria2 import fetch_by_aria2, suits
-
-        place = source.resolve()
-        if not suits(place, staging) or isinstance(place, Path):
-            raise SourcesFailed(f"aria2c does not suit {source.label}")
-        return fetch_by_aria2(
-            goal, place, source.label, staging, notice=notice, stop=halt
-        )
 
     def _record(
         self, file: WeightFile, size: int, sha256: str, segments: tuple[str, ...]

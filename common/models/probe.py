@@ -102,6 +102,7 @@ def filesystem(path: Path) -> str:
 def _works(attempt: Callable[[], bool]) -> bool:
     try:
         return attempt()
+    # What os has no way to do on a platform, it says by NotImplementedError.
     except (OSError, NotImplementedError, ctypes.ArgumentError):
         return False
 

@@ -430,3 +430,27 @@ def test_kills_at_any_moment_lose_little_and_never_leave_half_a_file(tmp_path):
         assert path.read_bytes() == data
         # A kill loses at most a block of 1 MiB for each of 16 connections.
         assert shop.server.sent < len(data) + 3 * 17 * 2**20
+
+
+def test_an_unpinned_file_put_there_by_hand_is_recorded(shop):
+    """Nobody knew its hash: what lies there is what it is from now on."""
+    by_hand = view(shop, "loras", "b.safetensors")
+    by_hand.parent.mkdir(parents=True)
+    by_hand.write_bytes((shop.folder / "published" / "b.safetensors").read_bytes())
+
+    _, file = shop.ensurer().files_of("m@1")
+    (result,) = shop.ensurer().ensure_files([file])
+
+    assert (result.error, result.fetched_bytes) == (None, 0)
+    assert states(shop.ensurer())[1] is State.VERIFIED
+    assert not any("b.safetensors" in one.path for one in shop.server.asked)
+
+
+def test_a_fetch_that_brought_nothing_holds_no_room(shop):
+    """Its reservation goes; one that brought something keeps it for the next time."""
+    shop.server.fault = lambda asked: Fault(status=404)
+    ensurer = shop.ensurer()
+    (result,) = ensurer.ensure_files([ensurer.manifest.file("a.safetensors")])
+
+    assert isinstance(result.error, SourcesFailed)
+    assert list((shop.folder / "root" / ".staging").iterdir()) == []
