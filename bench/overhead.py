@@ -5,18 +5,23 @@ Direct: open a socket, POST the graph, read events to the end, fetch the bytes. 
 the wrapper: POST /generate and wait, fetch the bytes of the checked and published file.
 Both run the same trivial graph; they alternate in one run, so that noise hits both.
 
-    python bench/overhead.py [--jobs 200] [--callers 20]
+The engine is the wrapper's own child, as it is by default and in the images; with
+--remote it is somebody else's, so that the wrapper has its files over HTTP.
+
+    python bench/overhead.py [--jobs 200] [--callers 20] [--remote]
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import json
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -138,14 +143,26 @@ async def measure(engine_url: str, url: str, jobs: int, callers: int) -> None:
     )
 
 
+@contextlib.contextmanager
+def served(remote: bool) -> Iterator[tuple[str, str]]:
+    """Run an engine and a wrapper; return their addresses."""
+    with rig.folder() as there:
+        if not remote:
+            with rig.wrapper_and_engine(there / "data") as (url, engine_url):
+                yield engine_url, url
+            return
+        with (
+            rig.engine(there / "engine") as engine_url,
+            rig.wrapper(there / "data", engine_url) as (url, _),
+        ):
+            yield engine_url, url
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--callers", type=int, default=20)
+    parser.add_argument("--remote", action="store_true")
     options = parser.parse_args()
-    with (
-        rig.folder() as there,
-        rig.engine(there / "engine") as engine_address,
-        rig.wrapper(there / "data", engine_address) as (address, _),
-    ):
-        asyncio.run(measure(engine_address, address, options.jobs, options.callers))
+    with served(options.remote) as addresses:
+        asyncio.run(measure(*addresses, options.jobs, options.callers))

@@ -74,22 +74,42 @@ def engine(folder: Path, speed: float = 0) -> Iterator[str]:
 
 def serve_command(data: Path, port: int, engine_url: str) -> list[str]:
     """Return how to serve FastWan over an engine."""
+    return [*_serve(data, port), "--comfyui-url", engine_url]
+
+
+def _serve(data: Path, port: int) -> list[str]:
     command = [sys.executable, "-m", "common.cli.main", "serve", SERVICE]
-    command += ["--data", str(data), "--port", str(port)]
-    return [*command, "--comfyui-url", engine_url]
+    return [*command, "--data", str(data), "--port", str(port)]
 
 
 @contextlib.contextmanager
 def wrapper(
     data: Path, engine_url: str, ready: str = "/ready"
 ) -> Iterator[tuple[str, int]]:
-    """Run a wrapper and return its address and pid."""
+    """Run a wrapper over an engine that runs; return its address and pid."""
     port = free_port()
-    environment = {"LOG_LEVEL": "warning", "WAN_QUEUE_LIMIT": "100000"}
-    with process(serve_command(data, port, engine_url), environment) as child:
+    with _serving(serve_command(data, port, engine_url), {}) as pid:
         url = f"http://127.0.0.1:{port}"
         wait_for(url + ready)
-        yield url, child.pid
+        yield url, pid
+
+
+@contextlib.contextmanager
+def wrapper_and_engine(data: Path) -> Iterator[tuple[str, str]]:
+    """Run a wrapper with an engine of its own; return their addresses."""
+    port, engine_port = free_port(), free_port()
+    command = [*_serve(data, port), "--engine", "embedded", "--speed", "0"]
+    with _serving(command, {"WAN_ENGINE_PORT": str(engine_port)}):
+        url = f"http://127.0.0.1:{port}"
+        wait_for(f"{url}/ready")
+        yield url, f"http://127.0.0.1:{engine_port}"
+
+
+@contextlib.contextmanager
+def _serving(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[int]:
+    quiet = {"LOG_LEVEL": "warning", "WAN_QUEUE_LIMIT": "100000"}
+    with process(command, {**quiet, **environment}) as child:
+        yield child.pid
 
 
 def wait_for(url: str, limit_s: float = 60) -> float:

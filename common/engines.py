@@ -17,6 +17,7 @@ from common.comfy import Comfy
 from common.comfy.commands import comfyui_command, embedded_command
 from common.comfy.process import EngineDidNotStart, LocalEngine
 from common.disk import atomic_write
+from common.events import EngineFile
 from common.models.layer import Layer
 from common.models.path_map import path_map
 from common.ports import next_free
@@ -51,6 +52,9 @@ class RemoteEngine:
     def killed_by_kernel(self) -> bool:
         """Unknown from afar."""
         return False
+
+    def saved(self, file: EngineFile) -> None:
+        """Know of no folder: it is on another machine."""
 
     def tidy(self, prompt_id: str) -> None:
         """Leave its output folder alone: it is on another machine."""
@@ -109,6 +113,14 @@ class OwnEngine:
         """Tell whether its last death was for want of host memory."""
         deaths = self._process.deaths
         return bool(deaths) and deaths[-1].oom_killed
+
+    def saved(self, file: EngineFile) -> Path | None:
+        """Return where a file that it saved lies, when it is where it should be."""
+        if self._output_folder is None or file.type != "output":
+            return None
+        folder = self._output_folder.resolve()
+        path = (folder / file.subfolder / file.filename).resolve()
+        return path if path.is_relative_to(folder) and path.is_file() else None
 
     def tidy(self, prompt_id: str) -> None:
         """Remove a collected prompt's own folder from the engine's output."""

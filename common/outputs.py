@@ -56,7 +56,7 @@ def publish(
     or RGBA. A reader sees whole files only; a failure leaves nothing.
 
     Args:
-        source: a local copy of the engine's file, MP4, MOV, WebM or Matroska; PNG,
+        source: the engine's file, or a copy of it: MP4, MOV, WebM or Matroska; PNG,
             JPEG or WebP. It stays.
         name: "video.mp4" or "image.png" when None; "video-2.mp4" for a second one,
             whose poster is called "poster-2.jpg" (see `common.poster`).

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from common import engines
+from common.events import EngineFile
 from common.settings import BadSettings, Settings
 
 
@@ -96,3 +97,40 @@ def test_weights_of_the_model_that_needs_no_comfyui(tmp_path, monkeypatch):
 
     models = str(tmp_path / "data/weights/models")
     assert found[found.index("--models") + 1] == models
+
+
+@pytest.fixture
+def saver(comfyui, tmp_path):
+    """Return an engine of our own, and a film that it saved."""
+    film = comfyui / "output/wan/x/output_00001_.mp4"
+    film.parent.mkdir(parents=True)
+    film.touch()
+    (engine,) = engines.of(Settings.read(comfyui_dir=comfyui), tmp_path / "data")
+    return engine, film
+
+
+def test_what_an_engine_of_ours_saved_is_found(saver):
+    """Its output folder is known, so its files need no HTTP."""
+    engine, film = saver
+
+    assert engine.saved(EngineFile(film.name, "wan/x")) == film
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        EngineFile("gone.mp4", "wan/x"),
+        EngineFile("output_00001_.mp4", "wan/x", "temp"),
+        EngineFile("", "wan/x"),
+        EngineFile("main.py", ".."),
+        EngineFile("../../../../main.py", "wan/x"),
+        EngineFile("link.mp4", "wan/x"),
+    ],
+    ids=["gone", "temporary", "a folder", "outside", "outside by name", "a link out"],
+)
+def test_nothing_else_is_found(saver, comfyui, file):
+    """What is not a file in its output folder has to come over HTTP."""
+    engine, film = saver
+    film.with_name("link.mp4").symlink_to(comfyui / "main.py")
+
+    assert engine.saved(file) is None

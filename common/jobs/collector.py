@@ -1,19 +1,20 @@
-"""From ComfyUI's output folder to ours: copied, checked, published."""
+"""From ComfyUI's output folder to ours: checked and published."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from common.comfy import Comfy, EngineUnreachable, OutputMissing, OutputTooLarge
+from common.comfy import EngineUnreachable, OutputMissing, OutputTooLarge
 from common.disk import DISK_FULL
 from common.errors import NoSpace
 from common.events import EngineFile
 from common.job import Expected, Job, JobError, Output
+from common.jobs.engine import Engine
 from common.jobs.files import Files
 from common.jobs.outcome import (
     Broken,
@@ -33,6 +34,9 @@ AT_ONCE = 2  # decoding takes a core each
 _RERUN = "send the job again; if it comes back, look at the workflow's save node"
 
 
+Confirmed = Callable[[Outcome], Awaitable[Outcome]]
+
+
 class Publisher(Protocol):
     """Check a file against what is expected and publish it; runs in a thread."""
 
@@ -40,15 +44,6 @@ class Publisher(Protocol):
         self, source: Path, folder: Path, expected: Expected, *, name: str
     ) -> Output:
         """Return what was published; raises BadOutput or NoSpace."""
-
-
-@dataclass(frozen=True)
-class _Copy:
-    """A file that is being copied although history has not confirmed it."""
-
-    file: EngineFile
-    path: Path
-    task: asyncio.Task[None]
 
 
 class Collector:
@@ -64,77 +59,104 @@ class Collector:
         self._publish = publish
         self._expected = expected
         self._room = asyncio.Semaphore(AT_ONCE)
-        self._ahead: dict[str, _Copy] = {}
 
     @asynccontextmanager
     async def ahead(
-        self, job_id: str, saved: tuple[EngineFile, ...], engine: Comfy
-    ) -> AsyncIterator[None]:
-        """Copy what the events named while history is asked; `collect` takes it."""
-        if files := _outputs(saved):
-            path = self._files.incoming()
-            task = asyncio.create_task(_download(files[-1], path, engine))
-            self._ahead[job_id] = _Copy(files[-1], path, task)
-        try:
-            yield
-        finally:
-            if copy := self._ahead.pop(job_id, None):
-                await _drop(copy)
+        self, job: Job, saved: tuple[EngineFile, ...], engine: Engine
+    ) -> AsyncIterator[Confirmed]:
+        """
+        Collect what the events named while history is asked.
 
-    async def collect(self, job: Job, done: Done, engine: Comfy) -> Outcome:
-        """Return what became of the files; all are whole, or none is published."""
-        expected = self._expected(job)
-        wanted = expected.count * expected.parts
-        files = _outputs(done.saved)[-wanted:]
-        if len(files) < wanted:
-            saved = f"{len(files)} of {wanted} files" if files else "no file"
-            message = f"ComfyUI finished, but its output node saved {saved}"
-            return Spoiled(JobError("no_output", message, _RERUN))
-        sources: list[Path] = []
+        Yields what takes history's outcome and returns the job's: if it names other
+        files, or none, what was collected is taken back.
+        """
+        files = self._wanted(job, saved)
+        task = files and asyncio.create_task(self._collected(job, files, engine))
+
+        async def confirmed(outcome: Outcome) -> Outcome:
+            if not task:
+                return outcome
+            if isinstance(outcome, Done) and self._wanted(job, outcome.saved) == files:
+                return _with_nodes(await task, outcome)
+            (found,) = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(found, Published):
+                self._take_back(job, found.outputs)
+            return outcome
+
         try:
-            for file in reversed(files):  # the last one is copied already
-                sources.insert(0, await self._copied(job, file, engine))
-            async with self._room:
-                if expected.parts > 1:
-                    sources.append(self._files.incoming())
-                    await self._joined(sources[:-1], sources[-1], job, expected)
-                outputs = await self._check(sources[-expected.count :], job, expected)
-        except OutputMissing as error:
-            return Spoiled(JobError("no_output", str(error), _RERUN))
-        except (BadOutput, OutputTooLarge) as error:
-            return Spoiled(JobError("bad_output", str(error), _RERUN))
-        except EngineUnreachable:
-            return Lost(lost_in_restart())
-        except NoSpace:
-            return Broken(_no_space())
-        except OSError as error:
-            if error.errno not in DISK_FULL:
-                raise
-            return Broken(_no_space())
+            await asyncio.sleep(0)  # let it begin before the question is put
+            yield confirmed
         finally:
-            for source in sources:
-                source.unlink(missing_ok=True)
-        return Published(outputs, done.nodes)
+            if task:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def collect(self, job: Job, done: Done, engine: Engine) -> Outcome:
+        """Return what became of the files; all are whole, or none is published."""
+        files = self._wanted(job, done.saved)
+        if files:
+            return _with_nodes(await self._collected(job, files, engine), done)
+        count, wanted = len(_outputs(done.saved)), self._count(job)
+        saved = f"{count} of {wanted} files" if count else "no file"
+        message = f"ComfyUI finished, but its output node saved {saved}"
+        return Spoiled(JobError("no_output", message, _RERUN))
+
+    def _count(self, job: Job) -> int:
+        expected = self._expected(job)
+        return expected.count * expected.parts
+
+    def _wanted(self, job: Job, saved: Sequence[EngineFile]) -> list[EngineFile]:
+        """Return the files that make a job's outputs; none when some are missing."""
+        wanted = self._count(job)
+        files = _outputs(saved)[-wanted:]
+        return files if len(files) == wanted else []
+
+    async def _collected(
+        self, job: Job, files: Sequence[EngineFile], engine: Engine
+    ) -> Outcome:
+        expected = self._expected(job)
+        with ExitStack() as ours:
+            try:
+                sources = [await self._local(file, engine, ours) for file in files]
+                async with self._room:
+                    if expected.parts > 1:
+                        sources = [await self._joined(sources, job, expected, ours)]
+                    return Published(await self._check(sources, job, expected))
+            except OutputMissing as error:
+                return Spoiled(JobError("no_output", str(error), _RERUN))
+            except (BadOutput, OutputTooLarge) as error:
+                return Spoiled(JobError("bad_output", str(error), _RERUN))
+            except EngineUnreachable:
+                return Lost(lost_in_restart())
+            except NoSpace:
+                return Broken(_no_space())
+            except OSError as error:
+                if error.errno not in DISK_FULL:
+                    raise
+                return Broken(_no_space())
+
+    async def _local(self, file: EngineFile, engine: Engine, ours: ExitStack) -> Path:
+        """Return the file where the engine saved it, else a copy of our own."""
+        if here := engine.saved(file):
+            return here
+        path = self._incoming(ours)
+        await engine.comfy.download(file, path, max_bytes=MAX_OUTPUT_BYTES)
+        return path
+
+    def _incoming(self, ours: ExitStack) -> Path:
+        path = self._files.incoming()
+        ours.callback(path.unlink, missing_ok=True)
+        return path
 
     async def _joined(
-        self, parts: Sequence[Path], film: Path, job: Job, expected: Expected
-    ) -> None:
+        self, parts: Sequence[Path], job: Job, expected: Expected, ours: ExitStack
+    ) -> Path:
         """Join what was saved in parts."""
         ids = [job.request[name] for name in expected.sounds]
         sounds = [self._files.input(job.id, id_) for id_ in ids if id_ is not None]
+        film = self._incoming(ours)
         await asyncio.to_thread(join, parts, sounds, film)
-
-    async def _copied(self, job: Job, file: EngineFile, engine: Comfy) -> Path:
-        """Return a local copy: the one made ahead, when it is of the right file."""
-        copy = self._ahead.pop(job.id, None)
-        if copy is not None:
-            if copy.file == file:
-                await copy.task
-                return copy.path
-            await _drop(copy)
-        path = self._files.incoming()
-        await _download(file, path, engine)
-        return path
+        return film
 
     async def find(self, job: Job) -> Published | None:
         """Return what was published just before an earlier process died."""
@@ -160,10 +182,13 @@ class Collector:
                     )
                 )
         except BaseException:
-            for output in made:
-                (folder / output.name).unlink(missing_ok=True)
+            self._take_back(job, made)
             raise
         return tuple(made)
+
+    def _take_back(self, job: Job, outputs: Iterable[Output]) -> None:
+        for output in outputs:
+            (self._files.job(job.id) / output.name).unlink(missing_ok=True)
 
 
 def names(expected: Expected) -> list[str]:
@@ -178,19 +203,14 @@ def names(expected: Expected) -> list[str]:
     return [f"{stem}{number}.{suffix}" for number in numbers]
 
 
-def _outputs(saved: tuple[EngineFile, ...]) -> list[EngineFile]:
+def _outputs(saved: Iterable[EngineFile]) -> list[EngineFile]:
     return [file for file in saved if file.type == "output"]
 
 
-async def _download(file: EngineFile, path: Path, engine: Comfy) -> None:
-    await engine.download(file, path, max_bytes=MAX_OUTPUT_BYTES)
-
-
-async def _drop(copy: _Copy) -> None:
-    """End a copy that nobody takes."""
-    copy.task.cancel()
-    await asyncio.gather(copy.task, return_exceptions=True)
-    copy.path.unlink(missing_ok=True)
+def _with_nodes(outcome: Outcome, done: Done) -> Outcome:
+    if isinstance(outcome, Published):
+        return replace(outcome, nodes=done.nodes)
+    return outcome
 
 
 def _no_space() -> JobError:

@@ -2,7 +2,7 @@
 Who runs which job, and when.
 
 One slot per engine: ComfyUI gets one job at a time, and order, priority, cancel and
-limits stay ours. While the finished video of one job is copied and checked, the slot
+limits stay ours. While the finished video of one job is collected, the slot
 gives ComfyUI the next.
 """
 
@@ -25,11 +25,12 @@ from common.job import (
     Status,
 )
 from common.jobs.collector import Collector
+from common.jobs.engine import Engine
 from common.jobs.ledger import Ledger, now
 from common.jobs.outcome import Lost, Outcome, Stopped, internal, lost_in_restart
 from common.jobs.queue import Waiting
 from common.jobs.runner import Ran, Runner
-from common.jobs.settlement import Engine, Settlement
+from common.jobs.settlement import Settlement
 from common.jobs.supply import Supply
 
 log = logging.getLogger(__name__)
@@ -219,9 +220,10 @@ class Dispatcher:
         """Finish a job whose slot has gone on to the next."""
         self._busy.add(job_id)
         try:
-            async with self._collector.ahead(job_id, ran.run.saved, engine.comfy):
-                outcome = await self._runner.conclude(ran)
-                await self._settlement.settle(job_id, outcome, engine)
+            run = ran.run
+            async with self._collector.ahead(run.job, run.saved, engine) as confirmed:
+                outcome = await confirmed(await self._runner.conclude(ran))
+            await self._settlement.settle(job_id, outcome, engine)
         except Exception as error:
             log.exception("%s: the end failed", job_id)
             await self._settlement.fail(job_id, internal(error))

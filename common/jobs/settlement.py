@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from typing import Protocol
 
-from common.comfy import Comfy, EngineUnreachable
+from common.comfy import EngineUnreachable
 from common.job import (
     Canceled,
     Change,
@@ -19,6 +18,7 @@ from common.job import (
     Succeeded,
 )
 from common.jobs.collector import Collector
+from common.jobs.engine import Engine
 from common.jobs.ledger import Ledger, now
 from common.jobs.outcome import (
     Broken,
@@ -38,22 +38,6 @@ log = logging.getLogger(__name__)
 
 CORRUPT = "corrupt_model"
 UNLOADED = ("missing_model", CORRUPT)
-
-
-class Engine(Protocol):
-    """An engine and, when it is a child of ours, the means to restart it."""
-
-    comfy: Comfy
-    ours: bool  #: a child of this process, which ends with it
-
-    async def restart(self) -> None:
-        """Kill and start it again; does nothing for an engine that is not ours."""
-
-    def killed_by_kernel(self) -> bool:
-        """Tell whether its last death was for want of host memory."""
-
-    def tidy(self, prompt_id: str) -> None:
-        """Remove what a collected prompt left in the engine's output folder."""
 
 
 class Settlement:
@@ -92,12 +76,15 @@ class Settlement:
         match outcome:
             case Done():
                 if job := self._ledger.live(job_id):
-                    found = await self._collector.collect(job, outcome, engine.comfy)
+                    found = await self._collector.collect(job, outcome, engine)
                     await self.settle(job_id, found, engine)
-                    await asyncio.to_thread(engine.tidy, job.prompt_id)
             case Published(outputs=outputs, nodes=nodes):
-                await self._ledger.insist(job_id, Succeeded(outputs, nodes, now()))
+                end = Succeeded(outputs, nodes, now())
+                if job := await self._ledger.insist(job_id, end):
+                    await asyncio.to_thread(engine.tidy, job.prompt_id)
             case Spoiled(error=error):
+                if job := self._ledger.live(job_id):
+                    await asyncio.to_thread(engine.tidy, job.prompt_id)
                 await self._once_more(job_id, error, engine)
             case Stopped():
                 await self._ledger.insist(job_id, Canceled(now()))

@@ -1,4 +1,4 @@
-"""What a run saved is copied ahead of history's word, which is the last one."""
+"""What a run saved is collected ahead of history's word, which is the last one."""
 
 import asyncio
 import hashlib
@@ -8,7 +8,7 @@ import pytest
 
 from common.events import EngineFile
 from common.jobs.collector import Collector
-from common.jobs.outcome import Done, Published, Spoiled
+from common.jobs.outcome import Done, Published, Spoiled, Stopped
 from common.outputs import publish
 from tests.live import both
 
@@ -30,28 +30,35 @@ async def saved(live, comfy, job):
 async def runs(live):
     """Two jobs with different films, a collector, and what each saved."""
     runtime = live.runtime
-    comfy = runtime.engines[0].comfy
+    (engine,) = runtime.engines
     jobs = []
     for seed in (1, 2):
         made = await live.finished((await live.job(seed=seed))["id"])
         jobs.append(await runtime.ledger.get(made["id"], ""))
+    for job in jobs:
+        video(live, job).unlink()
     expected = runtime.service.request.expected
     collector = Collector(runtime.files, publish, lambda job: expected(job.request))
     return (
         live,
-        comfy,
+        engine,
         collector,
-        [(job, await saved(live, comfy, job)) for job in jobs],
+        [(job, await saved(live, engine.comfy, job)) for job in jobs],
     )
+
+
+def video(live, job):
+    return live.runtime.files.job(job.id) / "video.mp4"
 
 
 def left(live):
     return list((live.runtime.data / "tmp").iterdir())
 
 
-async def test_a_copy_made_ahead_is_used(runs, monkeypatch):
-    """One download serves, and nothing stays in the way."""
-    live, comfy, collector, [(job, files), _] = runs
+@pytest.fixture
+def downloads(runs, monkeypatch):
+    """The files that were asked for over HTTP."""
+    comfy = runs[1].comfy
     asked = []
     download = comfy.download
 
@@ -60,43 +67,76 @@ async def test_a_copy_made_ahead_is_used(runs, monkeypatch):
         await download(file, dest, **limits)
 
     monkeypatch.setattr(comfy, "download", counted)
-    async with collector.ahead(job.id, files, comfy):
-        outcome = await collector.collect(job, Done(files, {}), comfy)
+    return asked
 
-    assert isinstance(outcome, Published)
-    assert outcome.outputs == job.outputs
-    assert asked == [files[-1]]
+
+async def test_what_was_collected_ahead_is_the_outcome(runs, downloads):
+    """One download serves; how long the nodes took comes from history."""
+    live, engine, collector, [(job, files), _] = runs
+    async with collector.ahead(job, files, engine) as confirmed:
+        outcome = await confirmed(Done(files, {"Sampler": 1.5}))
+
+    assert outcome == Published(job.outputs, {"Sampler": 1.5})
+    assert video(live, job).is_file()
+    assert downloads == [files[-1]]
     assert left(live) == []
+
+
+async def test_a_file_on_this_machine_is_not_copied(runs, downloads, monkeypatch):
+    """It is read where the engine saved it, and stays there."""
+    live, engine, collector, [(job, files), _] = runs
+    folder = live.runtime.data.parent / "engine/output"
+    here = folder / files[-1].subfolder / files[-1].filename
+    monkeypatch.setattr(engine, "saved", lambda file: here)
+    outcome = await collector.collect(job, Done(files, {}), engine)
+
+    assert outcome == Published(job.outputs)
+    assert here.is_file()
+    assert downloads == []
 
 
 async def test_history_has_the_last_word(runs):
     """When it names another file than the events did, that one is published."""
-    live, comfy, collector, [(_, others), (job, files)] = runs
-    async with collector.ahead(job.id, others, comfy):
-        outcome = await collector.collect(job, Done(files, {}), comfy)
+    live, engine, collector, [(_, others), (job, files)] = runs
+    async with collector.ahead(job, others, engine) as confirmed:
+        outcome = await confirmed(Done(files, {}))
+        assert not video(live, job).exists()
+    outcome = await collector.collect(job, outcome, engine)
 
-    assert isinstance(outcome, Published)
-    path = live.runtime.files.job(job.id) / "video.mp4"
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == job.outputs[0].sha256
+    assert outcome == Published(job.outputs)
+    data = video(live, job).read_bytes()
+    assert hashlib.sha256(data).hexdigest() == job.outputs[0].sha256
     assert left(live) == []
 
 
-async def test_what_nobody_takes_is_dropped(runs):
-    """A run that failed after its node had saved leaves no copy and no task."""
-    live, comfy, collector, [(job, files), _] = runs
-    async with collector.ahead(job.id, files, comfy):
-        await asyncio.sleep(0)
+async def test_a_run_that_failed_after_its_node_had_saved_publishes_nothing(runs):
+    """What was collected is taken back, and the failure stands."""
+    live, engine, collector, [(job, files), _] = runs
+    async with collector.ahead(job, files, engine) as confirmed:
+        outcome = await confirmed(Stopped())
+
+    assert outcome == Stopped()
+    assert not video(live, job).exists()
+    assert left(live) == []
+
+
+async def test_a_service_that_stops_leaves_no_copy_and_no_task(runs):
+    """The slot is canceled while history is asked."""
+    live, engine, collector, [(job, files), _] = runs
+    with pytest.raises(asyncio.CancelledError):
+        async with collector.ahead(job, files, engine):
+            raise asyncio.CancelledError
 
     assert left(live) == []
-    assert "_download" not in {t.get_coro().__name__ for t in asyncio.all_tasks()}
+    assert "_collected" not in {t.get_coro().__name__ for t in asyncio.all_tasks()}
 
 
-async def test_a_copy_that_fails_ahead_is_told_when_it_is_wanted(runs):
-    """The file is not there: the outcome says so, as without a copy ahead."""
-    live, comfy, collector, [(job, _), _] = runs
+async def test_trouble_ahead_is_told_when_it_is_wanted(runs):
+    """The file is not there: the outcome says so, as without looking ahead."""
+    live, engine, collector, [(job, _), _] = runs
     gone = (EngineFile("gone.mp4", "wan"),)
-    async with collector.ahead(job.id, gone, comfy):
-        outcome = await collector.collect(job, Done(gone, {}), comfy)
+    async with collector.ahead(job, gone, engine) as confirmed:
+        outcome = await confirmed(Done(gone, {}))
 
     assert isinstance(outcome, Spoiled)
     assert outcome.error.code == "no_output"
@@ -105,10 +145,10 @@ async def test_a_copy_that_fails_ahead_is_told_when_it_is_wanted(runs):
 
 async def test_a_film_of_which_a_part_is_missing_is_not_published(runs):
     """The error counts the files."""
-    live, comfy, _, [(job, files), _] = runs
+    live, engine, _, [(job, files), _] = runs
     parts = replace(live.runtime.service.request.expected(job.request), parts=3)
     collector = Collector(live.runtime.files, publish, lambda job: parts)
-    outcome = await collector.collect(job, Done(files, {}), comfy)
+    outcome = await collector.collect(job, Done(files, {}), engine)
 
     assert isinstance(outcome, Spoiled)
     assert "1 of 3 files" in outcome.error.message
@@ -117,11 +157,11 @@ async def test_a_film_of_which_a_part_is_missing_is_not_published(runs):
 
 async def test_a_film_in_parts_is_joined(runs):
     """Both jobs' films as one; the parts are gone."""
-    live, comfy, _, [(_, one), (job, other)] = runs
+    live, engine, _, [(_, one), (job, other)] = runs
     expected = live.runtime.service.request.expected(job.request)
     whole = replace(expected, frames=2 * expected.frames, parts=2)
     collector = Collector(live.runtime.files, publish, lambda job: whole)
-    outcome = await collector.collect(job, Done((*one, *other), {}), comfy)
+    outcome = await collector.collect(job, Done((*one, *other), {}), engine)
 
     assert isinstance(outcome, Published)
     assert outcome.outputs[0].frames == 2 * job.outputs[0].frames
