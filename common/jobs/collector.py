@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -62,24 +61,27 @@ class Collector:
 
     @asynccontextmanager
     async def ahead(
-        self, job: Job, saved: tuple[EngineFile, ...], engine: Engine
+        self, job: Job, told: Done, engine: Engine
     ) -> AsyncIterator[Confirmed]:
         """
-        Collect what the events named while history is asked.
+        Collect what the events told of while history is asked.
 
-        Yields what takes history's outcome and returns the job's: if it names other
-        files, or none, what was collected is taken back.
+        Yields what takes history's outcome and returns the job's. If history names
+        other files, or none, what was collected is taken back; if it is lost, the
+        events are believed.
         """
-        files = self._wanted(job, saved)
-        task = files and asyncio.create_task(self._collected(job, files, engine))
+        files = self._wanted(job, told)
+        task = files and asyncio.create_task(self._collected(job, files, told, engine))
 
         async def confirmed(outcome: Outcome) -> Outcome:
             if not task:
                 return outcome
-            if isinstance(outcome, Done) and self._wanted(job, outcome.saved) == files:
-                return _with_nodes(await task, outcome)
+            if isinstance(outcome, Done) and self._wanted(job, outcome) == files:
+                return await task
             (found,) = await asyncio.gather(task, return_exceptions=True)
             if isinstance(found, Published):
+                if isinstance(outcome, Lost):
+                    return found
                 self._take_back(job, found.outputs)
             return outcome
 
@@ -93,10 +95,9 @@ class Collector:
 
     async def collect(self, job: Job, done: Done, engine: Engine) -> Outcome:
         """Return what became of the files; all are whole, or none is published."""
-        files = self._wanted(job, done.saved)
-        if files:
-            return _with_nodes(await self._collected(job, files, engine), done)
-        count, wanted = len(_outputs(done.saved)), self._count(job)
+        if files := self._wanted(job, done):
+            return await self._collected(job, files, done, engine)
+        count, wanted = len(_outputs(done)), self._count(job)
         saved = f"{count} of {wanted} files" if count else "no file"
         message = f"ComfyUI finished, but its output node saved {saved}"
         return Spoiled(JobError("no_output", message, _RERUN))
@@ -105,14 +106,14 @@ class Collector:
         expected = self._expected(job)
         return expected.count * expected.parts
 
-    def _wanted(self, job: Job, saved: Sequence[EngineFile]) -> list[EngineFile]:
+    def _wanted(self, job: Job, done: Done) -> list[EngineFile]:
         """Return the files that make a job's outputs; none when some are missing."""
         wanted = self._count(job)
-        files = _outputs(saved)[-wanted:]
+        files = _outputs(done)[-wanted:]
         return files if len(files) == wanted else []
 
     async def _collected(
-        self, job: Job, files: Sequence[EngineFile], engine: Engine
+        self, job: Job, files: Sequence[EngineFile], done: Done, engine: Engine
     ) -> Outcome:
         expected = self._expected(job)
         with ExitStack() as ours:
@@ -121,7 +122,8 @@ class Collector:
                 async with self._room:
                     if expected.parts > 1:
                         sources = [await self._joined(sources, job, expected, ours)]
-                    return Published(await self._check(sources, job, expected))
+                    outputs = await self._check(sources, job, expected)
+                return Published(outputs, done.nodes)
             except OutputMissing as error:
                 return Spoiled(JobError("no_output", str(error), _RERUN))
             except (BadOutput, OutputTooLarge) as error:
@@ -203,14 +205,8 @@ def names(expected: Expected) -> list[str]:
     return [f"{stem}{number}.{suffix}" for number in numbers]
 
 
-def _outputs(saved: Iterable[EngineFile]) -> list[EngineFile]:
-    return [file for file in saved if file.type == "output"]
-
-
-def _with_nodes(outcome: Outcome, done: Done) -> Outcome:
-    if isinstance(outcome, Published):
-        return replace(outcome, nodes=done.nodes)
-    return outcome
+def _outputs(done: Done) -> list[EngineFile]:
+    return [file for file in done.saved if file.type == "output"]
 
 
 def _no_space() -> JobError:

@@ -220,8 +220,8 @@ class Dispatcher:
         """Finish a job whose slot has gone on to the next."""
         self._busy.add(job_id)
         try:
-            run = ran.run
-            async with self._collector.ahead(run.job, run.saved, engine) as confirmed:
+            job, told = ran.run.job, ran.told
+            async with self._collector.ahead(job, told, engine) as confirmed:
                 outcome = await confirmed(await self._runner.conclude(ran))
             await self._settlement.settle(job_id, outcome, engine)
         except Exception as error:

@@ -60,6 +60,11 @@ class Ran:
 
     run: Run
 
+    @property
+    def told(self) -> Done:
+        """What the events told of the end."""
+        return Done(self.run.saved, dict(self.run.meter.seconds))
+
 
 class Runner:
     """Runs attempts for one service."""

@@ -8,7 +8,7 @@ import pytest
 
 from common.events import EngineFile
 from common.jobs.collector import Collector
-from common.jobs.outcome import Done, Published, Spoiled, Stopped
+from common.jobs.outcome import Done, Lost, Published, Spoiled, Stopped, lost_in_restart
 from common.outputs import publish
 from tests.live import both
 
@@ -73,7 +73,7 @@ def downloads(runs, monkeypatch):
 async def test_what_was_collected_ahead_is_the_outcome(runs, downloads):
     """One download serves; how long the nodes took comes from history."""
     live, engine, collector, [(job, files), _] = runs
-    async with collector.ahead(job, files, engine) as confirmed:
+    async with collector.ahead(job, Done(files, {"Sampler": 1.5}), engine) as confirmed:
         outcome = await confirmed(Done(files, {"Sampler": 1.5}))
 
     assert outcome == Published(job.outputs, {"Sampler": 1.5})
@@ -98,7 +98,7 @@ async def test_a_file_on_this_machine_is_not_copied(runs, downloads, monkeypatch
 async def test_history_has_the_last_word(runs):
     """When it names another file than the events did, that one is published."""
     live, engine, collector, [(_, others), (job, files)] = runs
-    async with collector.ahead(job, others, engine) as confirmed:
+    async with collector.ahead(job, Done(others, {}), engine) as confirmed:
         outcome = await confirmed(Done(files, {}))
         assert not video(live, job).exists()
     outcome = await collector.collect(job, outcome, engine)
@@ -112,7 +112,7 @@ async def test_history_has_the_last_word(runs):
 async def test_a_run_that_failed_after_its_node_had_saved_publishes_nothing(runs):
     """What was collected is taken back, and the failure stands."""
     live, engine, collector, [(job, files), _] = runs
-    async with collector.ahead(job, files, engine) as confirmed:
+    async with collector.ahead(job, Done(files, {"Sampler": 1.5}), engine) as confirmed:
         outcome = await confirmed(Stopped())
 
     assert outcome == Stopped()
@@ -120,11 +120,21 @@ async def test_a_run_that_failed_after_its_node_had_saved_publishes_nothing(runs
     assert left(live) == []
 
 
+async def test_when_history_is_lost_the_events_are_believed(runs):
+    """They told of a success, and the file is whole."""
+    live, engine, collector, [(job, files), _] = runs
+    async with collector.ahead(job, Done(files, {"Sampler": 1.5}), engine) as confirmed:
+        outcome = await confirmed(Lost(lost_in_restart()))
+
+    assert outcome == Published(job.outputs, {"Sampler": 1.5})
+    assert video(live, job).is_file()
+
+
 async def test_a_service_that_stops_leaves_no_copy_and_no_task(runs):
     """The slot is canceled while history is asked."""
     live, engine, collector, [(job, files), _] = runs
     with pytest.raises(asyncio.CancelledError):
-        async with collector.ahead(job, files, engine):
+        async with collector.ahead(job, Done(files, {"Sampler": 1.5}), engine):
             raise asyncio.CancelledError
 
     assert left(live) == []
@@ -135,7 +145,7 @@ async def test_trouble_ahead_is_told_when_it_is_wanted(runs):
     """The file is not there: the outcome says so, as without looking ahead."""
     live, engine, collector, [(job, _), _] = runs
     gone = (EngineFile("gone.mp4", "wan"),)
-    async with collector.ahead(job, gone, engine) as confirmed:
+    async with collector.ahead(job, Done(gone, {}), engine) as confirmed:
         outcome = await confirmed(Done(gone, {}))
 
     assert isinstance(outcome, Spoiled)

@@ -152,6 +152,16 @@ async def test_an_engine_that_forgets_gets_the_job_again(tmp_path):
         assert len(ids) == len(set(ids)) == 2
 
 
+async def test_a_video_that_is_whole_outlives_its_history(tmp_path):
+    """The engine told of the end and then forgot: nothing is made twice."""
+    async with both(tmp_path, limits={**QUICK, "absent_s": 0.2}) as live:
+        await live.fault(delay_history_s=3600)
+        done = await live.finished((await live.job())["id"])
+
+        assert (done["status"], done["attempt"]) == ("succeeded", 1)
+        assert len(await live.prompts()) == 1
+
+
 async def test_a_restarted_wrapper_adopts_what_runs(tmp_path):
     """One prompt in the engine, one video, and the queue goes on behind it."""
     async with engine(tmp_path / "engine", speed=1) as engine_url:
