@@ -20,7 +20,7 @@ from common.disk import atomic_write
 from common.events import EngineFile
 from common.models.layer import Layer
 from common.models.path_map import path_map
-from common.ports import next_free
+from common.ports import Claim, claim
 from common.settings import BadSettings, Settings
 
 log = logging.getLogger(__name__)
@@ -71,9 +71,12 @@ class OwnEngine:
 
     ours = True
 
-    def __init__(self, process: LocalEngine, output_folder: Path | None) -> None:
+    def __init__(
+        self, process: LocalEngine, port: Claim, output_folder: Path | None
+    ) -> None:
         self.comfy = Comfy(process.url)
         self._process = process
+        self._port = port
         self._output_folder = output_folder
         self._starting: asyncio.Task[None] | None = None
 
@@ -100,6 +103,7 @@ class OwnEngine:
                 await self._starting
         await self.comfy.aclose()
         await self._process.aclose()
+        self._port.release()
 
     async def restart(self) -> None:
         """Kill it and start it again."""
@@ -145,13 +149,13 @@ def of(settings: Settings, data: Path) -> list[AnyEngine]:
         BadSettings: they ask for ComfyUI without saying where it is.
     """
     if settings.engine_kind != "comfyui":
-        port = engine_port(settings)
+        port = _port(settings)
         folder = data / "engine"
         editor = "qwen" if settings.engine_kind == "nunchaku" else "embedded"
         # On a volume that is named, or where we put them.
         named = settings.models is not None or editor == "qwen" or settings.supplies
         command = embedded_command(
-            port,
+            port.port,
             folder,
             settings.engine_speed,
             settings.weights_root / "models" if named else None,
@@ -165,7 +169,7 @@ def of(settings: Settings, data: Path) -> list[AnyEngine]:
             RemoteEngine(url, data / f"client-{number}")
             for number, url in enumerate(settings.engine_urls)
         ]
-    port = engine_port(settings)
+    port = _port(settings)
     if settings.comfyui_dir is not None:
         folder = settings.comfyui_dir
         if not (folder / "main.py").is_file():
@@ -174,14 +178,14 @@ def of(settings: Settings, data: Path) -> list[AnyEngine]:
         command = comfyui_command(
             folder,
             _python_of(folder),
-            port,
+            port.port,
             settings.comfy_launch_args,
             home=home if home != folder else None,
             model_paths=_model_paths(settings, data),
         )
         return [_own(command, port, data, cwd=folder, output=home / "output")]
     if settings.comfyui_cmd:
-        command = _words(settings.comfyui_cmd, port)
+        command = _words(settings.comfyui_cmd, port.port)
         return [_own(command, port, data, cwd=None, output=None)]
     raise BadSettings(
         "WAN_ENGINE is comfyui, so set COMFYUI_URL to its address, or COMFYUI_DIR to"
@@ -190,15 +194,20 @@ def of(settings: Settings, data: Path) -> list[AnyEngine]:
 
 
 def _own(
-    command: list[str], port: int, data: Path, *, cwd: Path | None, output: Path | None
+    command: list[str],
+    port: Claim,
+    data: Path,
+    *,
+    cwd: Path | None,
+    output: Path | None,
 ) -> OwnEngine:
     process = LocalEngine(
         command,
-        url=f"http://127.0.0.1:{port}",
+        url=f"http://127.0.0.1:{port.port}",
         log_file=data / "engine.log",
         cwd=cwd,
     )
-    return OwnEngine(process, output)
+    return OwnEngine(process, port, output)
 
 
 def _home(folder: Path, data: Path) -> Path:
@@ -239,8 +248,8 @@ def _python_of(folder: Path) -> str:
     return sys.executable
 
 
-def engine_port(settings: Settings) -> int:
+def _port(settings: Settings) -> Claim:
     """Return the engine's port: the one asked for, or the next free one from 8188."""
     if "engine_port" in settings.model_fields_set and settings.engine_port:
-        return settings.engine_port
-    return next_free("127.0.0.1", settings.engine_port)
+        return Claim(settings.engine_port)
+    return claim("127.0.0.1", settings.engine_port)

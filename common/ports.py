@@ -1,11 +1,16 @@
-"""Ports of this machine: the next free one, who holds one, a socket bound to one."""
+"""Ports of this machine: a free one for us or a child, and who holds one."""
 
 from __future__ import annotations
 
 import errno
 import socket
 import sys
+import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 MANY = 100  # ports tried, with the first
 BACKLOG = 2048  # connections that wait until the service is up
@@ -19,6 +24,19 @@ class NoFreePort(Exception):
     """None of the ports that were tried is free."""
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A port for a child of ours, until it is released or this process ends."""
+
+    port: int
+    lock: FileLock | None = None
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self.lock is not None:
+            self.lock.release()
+
+
 def listen(host: str, port: int, *, only: bool) -> socket.socket:
     """
     Return a socket on `port` or, unless `only` that one will do, on the next free one.
@@ -29,29 +47,75 @@ def listen(host: str, port: int, *, only: bool) -> socket.socket:
         PortTaken, NoFreePort: with what to do.
         OSError: the host is not an address of this machine.
     """
-    tried = (port,) if only or port == 0 else (*range(port, min(port + MANY, 65536)),)
-    for one in tried:
-        try:
-            return _bound(host, one)
-        except OSError as error:
-            if not _taken(error):
-                raise
-    if only:
-        by = holder(port)
-        raise PortTaken(f"port {port} is taken" + (f" by {by}" if by else ""))
-    raise NoFreePort(f"no port from {tried[0]} to {tried[-1]} is free")
+    if not only:
+        bound, claimed = _first_free(host, port)
+        claimed.release()
+        return bound
+    try:
+        return _bound(host, port)
+    except OSError as error:
+        if not _taken(error):
+            raise
+    by = holder(port)
+    raise PortTaken(f"port {port} is taken" + (f" by {by}" if by else ""))
 
 
-def next_free(host: str, first: int) -> int:
+def claim(host: str, first: int) -> Claim:
     """
-    Return the first port from `first` that nobody listens on; 0 = any.
+    Claim the first port from `first` that nobody listens on or has claimed; 0 = any.
+
+    A child binds its port seconds later. Meanwhile another service that starts would
+    find it free too, and then take our child for its own.
 
     Raises:
         NoFreePort: there is none among a hundred.
     """
-    with listen(host, first, only=False) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+    bound, claimed = _first_free(host, first)
+    bound.close()
+    return claimed
+
+
+def next_free(host: str, first: int) -> int:
+    """
+    Return the first port from `first` that nobody has; 0 = any.
+
+    Raises:
+        NoFreePort: there is none among a hundred.
+    """
+    claimed = claim(host, first)
+    claimed.release()
+    return claimed.port
+
+
+def _first_free(host: str, first: int) -> tuple[socket.socket, Claim]:
+    tried = range(first, min(first + MANY, 65536)) if first else (0,)
+    for one in tried:
+        try:
+            bound = _bound(host, one)
+        except OSError as error:
+            if not _taken(error):
+                raise
+            continue
+        if one == 0:  # the system does not give it twice
+            return bound, Claim(bound.getsockname()[1])
+        try:
+            return bound, Claim(one, _locked(one))
+        except Timeout:
+            bound.close()
+    raise NoFreePort(f"no port from {tried[0]} to {tried[-1]} is free")
+
+
+def _locked(port: int) -> FileLock | None:
+    """Lock a port's file, on which services agree; raises Timeout if another has it."""
+    path = Path(tempfile.gettempdir()) / f"wan-port-{port}.lock"
+    lock = FileLock(path, timeout=0, mode=0o666, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise
+    except OSError:  # another user's file, or no folder to write to
+        return None
+    return lock
 
 
 def holder(port: int) -> str | None:

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from common.ports import NoFreePort, PortTaken, holder, listen, next_free
+from common.ports import NoFreePort, PortTaken, claim, holder, listen, next_free
 
 HERE = "127.0.0.1"
 
@@ -36,6 +36,36 @@ def test_the_next_free_port_is_free(taken):
 
     assert port > taken
     listen(HERE, port, only=True).close()
+
+
+def test_a_claimed_port_is_nobody_elses(taken):
+    """A child binds it seconds later; until then others go on to the next."""
+    first = claim(HERE, taken)
+    second = claim(HERE, taken)
+
+    assert taken < first.port < second.port
+    with listen(HERE, taken, only=False) as service:
+        assert service.getsockname()[1] > second.port
+    listen(HERE, first.port, only=True).close()
+    first.release()
+    second.release()
+
+
+def test_a_port_that_was_released_can_be_claimed(taken):
+    """It is the first one again."""
+    claimed = claim(HERE, taken)
+    claimed.release()
+    again = claim(HERE, claimed.port)
+    again.release()
+
+    assert again.port == claimed.port
+
+
+def test_a_port_can_be_claimed_where_nothing_can_be_locked(taken, monkeypatch):
+    """Without a folder to write to, a port that is free has to do."""
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+
+    assert claim(HERE, taken).port > taken
 
 
 def test_zero_is_any_port():
