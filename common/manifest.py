@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -131,7 +131,9 @@ class Manifest:
             places = ", ".join(file.path for file in found)
             raise Missing(f"{name} is in several folders", f"say which: {places}")
         wanted = name if folder is None else f"{folder}/{name}"
-        raise Missing(f"{self.name} has no {wanted}", near(name, self._named))
+        raise Missing(
+            f"{self.name} has no {wanted}", near(name, self._named, self.models)
+        )
 
     def model(self, id_: str) -> Model:
         """
@@ -141,7 +143,8 @@ class Manifest:
             Missing: the hint lists near ids.
         """
         if id_ not in self.models:
-            raise Missing(f"{self.name} has no model {id_!r}", near(id_, self.models))
+            hint = near(id_, self.models, self.models)
+            raise Missing(f"{self.name} has no model {id_!r}", hint)
         return self.models[id_]
 
     def full_id(self, typed: str) -> str:
@@ -166,12 +169,17 @@ class Manifest:
         return named
 
 
-def near(name: str, there: Mapping[str, object]) -> str:
-    """Return a hint with names that are nearly the one that is not there."""
+def near(name: str, there: Collection[str], models: Collection[str]) -> str:
+    """
+    Return a hint: names that are nearly the one that is not there, or contain it.
+
+    Else the models, since files are too many to list.
+    """
     found = get_close_matches(name, there, n=3, cutoff=0.8)
+    found = found or [one for one in there if name.lower() in one.lower()][:3]
     if found:
         return f"did you mean {' or '.join(found)}?"
-    return f"there are {', '.join(sorted(there)[:8])}"
+    return f"there are the models {', '.join(sorted(models))}"
 
 
 class _Reader:

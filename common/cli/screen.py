@@ -118,8 +118,8 @@ def guarded(run: Callable[[], object]) -> int:
             return stop.code
         lines = str(stop).splitlines() or [""]
         say("\n".join([f"error: {lines[0]}", *(f"       {one}" for one in lines[1:])]))
-        if stop.hint:
-            say(f"hint:  {stop.hint}")
+        for one in (stop.hint or "").splitlines():
+            say(f"hint:  {one}")
         return stop.code
     except KeyboardInterrupt:
         say("interrupted")

@@ -78,6 +78,17 @@ def test_what_the_hub_refuses_is_7_and_says_what_to_do(
     assert token is None or token not in said.out + said.err
 
 
+def test_each_thing_to_do_is_said_once(wan, hub):
+    """Files that fail for several reasons need several cures."""
+    said = wan("models", "ensure", "p@1", "g@1")
+
+    assert said.code == 7
+    hints = [line for line in said.err.splitlines() if line.startswith("hint: ")]
+    assert len(hints) == len(set(hints)) == 2
+    assert any("set HF_TOKEN" in line for line in hints)
+    assert any("/org/gated" in line for line in hints)
+
+
 def test_no_secret_is_written_anywhere(wan, hub, monkeypatch, tmp_path):
     """Not a token, not a signed URL: in no line, no receipt, no journal, no record."""
     monkeypatch.setenv("LOG_LEVEL", "debug")

@@ -82,9 +82,11 @@ def test_a_lower_layer_counts(models, weights):
         ("m@2", 3, "has no model or file 'm@2'"),
         ("m@1:fp9", 3, "there are v"),
         ("a.safetensor", 3, "did you mean a.safetensors"),
+        ("A.SAFE", 3, "did you mean a.safetensors"),
+        ("nothing", 3, "there are the models m@1"),
         ("loras/a.safetensors", 3, "loras/a.safetensors"),
     ],
-    ids=["model", "variant", "near", "folder"],
+    ids=["model", "variant", "near", "part", "none", "folder"],
 )
 def test_a_name_that_is_not_known(models, name, code, words):
     """What is nearly meant is said; as JSON, too."""

@@ -169,7 +169,7 @@ def _say_services(found: Sequence[Check]) -> None:
         by.setdefault(one.service, []).append(one)
     for service, loads in by.items():
         wrong = [one for one in loads if one.problem is not None]
-        put(f"{'✗' if wrong else '✓'} {service}: {len(loads)} files or models")
+        put(f"{'✗' if wrong else '✓'} {service}: loads {len(loads)}")
         for one in wrong:
             hint = f" ({one.hint})" if one.hint else ""
             put(f"    {one.what}: {one.problem}{hint}")

@@ -121,12 +121,10 @@ class Choice:
             return
         short = name.rpartition("/")[2]
         if not any(short == file.name for file in manifest.files):
-            there = dict.fromkeys(
-                (*manifest.models, *(file.name for file in manifest.files))
-            )
-            raise Missing(
-                f"{manifest.name} has no model or file {name!r}", near(typed, there)
-            )
+            files = (file.name for file in manifest.files)
+            there = dict.fromkeys((*manifest.models, *files))
+            message = f"{manifest.name} has no model or file {name!r}"
+            raise Missing(message, near(typed, there, manifest.models))
         yield Group("file", name, None, (manifest.file(name),))
 
     def _model(

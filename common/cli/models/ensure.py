@@ -127,9 +127,9 @@ def bring(
     if stopped:
         raise Stop(_kept(ensurer, files), code=INTERRUPTED)
     if failed:
-        hints = [one.error.hint for one in failed if one.error is not None]
-        text = "\n".join(_lines(failed))
-        raise Stop(text, next((hint for hint in hints if hint), None), code)
+        hints = [one.error.hint for one in failed if one.error and one.error.hint]
+        cures = "\n".join(dict.fromkeys(hints)) or None
+        raise Stop("\n".join(_lines(failed)), cures, code)
     if not asked.as_json:
         for one in results:
             if one.aside is not None:
