@@ -158,7 +158,7 @@ def of(settings: Settings, data: Path) -> list[AnyEngine]:
             port.port,
             folder,
             settings.engine_speed,
-            settings.weights_root / "models" if named else None,
+            settings.models_folders if named else (),
             editor,
             strict=settings.supplies,
         )

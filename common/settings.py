@@ -248,6 +248,12 @@ class Settings(BaseSettings):
         return (self.models or self.comfyui_dir or Path("data/weights")).absolute()
 
     @property
+    def models_folders(self) -> tuple[Path, ...]:
+        """The `models` folders of all roots, as the engine searches them."""
+        roots = (self.weights_root, *reversed(self.models_layers))
+        return tuple(root.absolute() / "models" for root in roots)
+
+    @property
     def hub_token(self) -> str | None:
         """
         Of Hugging Face, from the environment or from the file of a secret mount.

@@ -58,7 +58,7 @@ def main(
         given = {"host": host, "port": port, "data": data, "models": models}
         settings = Settings.read(**given, engine=engine or "nunchaku")
         if engine is None and (
-            why := obstacle(settings.weights_root / "models", fetched=settings.supplies)
+            why := obstacle(settings.models_folders, fetched=settings.supplies)
         ):
             say(f"the embedded editor serves, not the model: {why}")
             settings = Settings.read(**given, engine="embedded")

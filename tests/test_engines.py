@@ -90,6 +90,18 @@ def test_weights_of_the_embedded_engine(tmp_path, given, expected):
         assert [one for one in found if one == "--strict"] == expected
 
 
+def test_weights_of_all_layers_of_an_engine_of_our_own(tmp_path):
+    """The volume's count first, then those of the image."""
+    volume, baked = tmp_path / "volume", tmp_path / "baked"
+    found = command(
+        Settings.read(engine="nunchaku", models=volume, models_layers=(str(baked),)),
+        tmp_path / "data",
+    )
+
+    folders = ["--models", str(volume / "models"), "--models", str(baked / "models")]
+    assert found[-4:] == folders
+
+
 def test_weights_of_the_model_that_needs_no_comfyui(tmp_path, monkeypatch):
     """It is told where they are put, although nobody named a volume."""
     monkeypatch.chdir(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -50,7 +51,7 @@ def embedded_command(
     port: int,
     data: Path,
     speed: float,
-    models: Path | None = None,
+    models: Sequence[Path] = (),
     editor: str = "embedded",
     *,
     strict: bool = False,
@@ -59,11 +60,13 @@ def embedded_command(
     Return how to start the embedded engine with this Python.
 
     Args:
-        models: a `models` folder as ComfyUI has it.
+        models: `models` folders as ComfyUI has them, highest layer first.
         strict: weights must be there, although nothing reads them.
     """
     command = [sys.executable, "-m", "common.engine", "--port", str(port)]
     command += ["--data", str(data), "--speed", f"{speed:g}", "--disable-metadata"]
     command += ["--editor", editor] if editor != "embedded" else []
     command += ["--strict"] if strict else []
-    return command if models is None else [*command, "--models", str(models)]
+    for folder in models:
+        command += ["--models", str(folder)]
+    return command

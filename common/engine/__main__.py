@@ -17,7 +17,13 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8188, help="0 = any free one")
     parser.add_argument("--data", type=Path, required=True, help="folder for all files")
-    parser.add_argument("--models", type=Path, help="a models folder as in ComfyUI")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        action="append",
+        default=[],
+        help="a models folder as in ComfyUI; several: the first that has a file counts",
+    )
     parser.add_argument(
         "--strict", action="store_true", help="offer only weights that are there"
     )
@@ -39,7 +45,7 @@ def main() -> int:
         host=given.host,
         port=given.port,
         speed=given.speed,
-        models=given.models,
+        models=tuple(given.models),
         strict=given.strict,
         editor=given.editor,
         metadata=not given.disable_metadata,

@@ -75,8 +75,7 @@ class Library:
 
     def __init__(self, settings: EngineSettings) -> None:
         self._input = settings.folder("input")
-        models = [settings.models, settings.data / "models"]
-        self._roots = [root for root in models if root is not None]
+        self._roots = [*settings.models, settings.data / "models"]
         self.strict = settings.strict
 
     def find(self, folder: str, name: str) -> Path | None:

@@ -17,7 +17,8 @@ class EngineSettings:
     speed: float = (
         1.0  #: how fast the pretended work goes; 0 = no pretended work at all
     )
-    models: Path | None = None  #: a models folder as ComfyUI has it: loras/, vae/, …
+    #: models folders as ComfyUI has them: loras/, vae/, …; the first with a file counts
+    models: tuple[Path, ...] = ()
     strict: bool = False  #: offer only weights that are there, as ComfyUI does
     metadata: bool = True  #: write the workflow into each file, as ComfyUI does
     editor: Literal["embedded", "qwen"] = "embedded"  #: qwen = the real model

@@ -16,11 +16,14 @@ def test_comfyui_command(tmp_path):
 
 def test_embedded_command(tmp_path):
     """The embedded engine runs under our own Python, its speed as short as it goes."""
-    command = embedded_command(8188, tmp_path, 20.0, models=tmp_path / "models")
+    command = embedded_command(
+        8188, tmp_path, 20.0, models=[tmp_path / "models", tmp_path / "image"]
+    )
 
     assert command[:3] == [sys.executable, "-m", "common.engine"]
     assert command[command.index("--speed") + 1] == "20"
-    assert command[-2:] == ["--models", str(tmp_path / "models")]
+    folders = [str(tmp_path / name) for name in ("models", "image")]
+    assert command[-4:] == ["--models", folders[0], "--models", folders[1]]
 
 
 def test_comfyui_command_with_folders_of_its_own(tmp_path):

@@ -126,14 +126,14 @@ def test_free_memory_decides_the_offload(free_gb, plan):
 
 def test_missing_weights_are_named(tmp_path):
     """Each of them, until it is there."""
-    both = weights.absent(tmp_path, "int4")
+    both = weights.absent([tmp_path], "int4")
     transformer = tmp_path / both[1]
     transformer.parent.mkdir()
     transformer.touch()
 
     assert both[0] == "diffusers/Qwen-Image-Edit-2509/model_index.json"
     assert both[1].startswith("diffusion_models/svdq-int4_r128")
-    assert weights.absent(tmp_path, "int4") == both[:1]
+    assert weights.absent([tmp_path], "int4") == both[:1]
 
 
 @pytest.mark.parametrize(
@@ -154,15 +154,32 @@ def test_weights_are_found_where_people_put_them(tmp_path, pipeline, transformer
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
-    assert weights.absent(models, "fp4") == []
-    assert weights.pipeline_folder(models).samefile(folder)
-    assert weights.transformer_path(models, "fp4").samefile(file)
+    assert weights.absent([models], "fp4") == []
+    assert weights.pipeline_folder([models]).samefile(folder)
+    assert weights.transformer_path([models], "fp4").samefile(file)
+
+
+def test_weights_of_an_image_are_found_below_a_volume(tmp_path):
+    """The volume may be empty, or have one of the two."""
+    volume, image = folders = [tmp_path / "volume/models", tmp_path / "image/models"]
+    pipeline = image / "diffusers" / weights.PIPELINE
+    file = volume / "diffusion_models" / weights.transformer_file("fp4")
+    for path in (pipeline / "model_index.json", file):
+        path.parent.mkdir(parents=True)
+        path.touch()
+
+    assert weights.absent(folders, "fp4") == []
+    assert weights.pipeline_folder(folders) == pipeline
+    assert weights.transformer_path(folders, "fp4") == file
+    assert weights.absent(folders, "int4") == [
+        f"diffusion_models/{weights.transformer_file('int4')}"
+    ]
 
 
 def test_the_model_needs_a_folder_of_weights():
     """Said before anything is imported."""
     with pytest.raises(EditorMissing, match="--models"):
-        editor("qwen", None)
+        editor("qwen", ())
 
 
 def test_what_keeps_the_model_from_running_is_said(tmp_path, monkeypatch):
@@ -172,16 +189,16 @@ def test_what_keeps_the_model_from_running_is_said(tmp_path, monkeypatch):
         raise EditorMissing("no card")
 
     monkeypatch.setattr(weights, "_capability", no_card)
-    assert weights.obstacle(tmp_path) == "no card"
+    assert weights.obstacle([tmp_path]) == "no card"
 
     monkeypatch.setattr(weights, "_capability", lambda: (12, 0))
-    assert "svdq-fp4" in weights.obstacle(tmp_path)
+    assert "svdq-fp4" in weights.obstacle([tmp_path])
 
-    coming = weights.obstacle(tmp_path, fetched=True)
-    for name in weights.absent(tmp_path, "fp4"):
+    coming = weights.obstacle([tmp_path], fetched=True)
+    for name in weights.absent([tmp_path], "fp4"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
-    found = weights.obstacle(tmp_path)
+    found = weights.obstacle([tmp_path])
     assert coming == found
     assert found is None or found.endswith("is not installed; README.md says how")
 

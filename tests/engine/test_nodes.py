@@ -69,7 +69,9 @@ async def test_a_models_folder(tmp_path):
         path = tmp_path / "models" / name
         path.parent.mkdir(parents=True)
         path.write_bytes(b"")
-    settings = EngineSettings(data=tmp_path / "d", port=0, models=tmp_path / "models")
+    settings = EngineSettings(
+        data=tmp_path / "d", port=0, models=(tmp_path / "models",)
+    )
     async with (
         serve(settings) as engine,
         aiohttp.ClientSession(engine.url) as session,
@@ -99,7 +101,7 @@ async def test_weights_that_must_be_there(tmp_path):
     vae.parent.mkdir(parents=True)
     vae.write_bytes(b"")
     settings = EngineSettings(
-        data=tmp_path / "d", port=0, models=tmp_path / "models", strict=True
+        data=tmp_path / "d", port=0, models=(tmp_path / "models",), strict=True
     )
     library = Library(settings)
     run = SimpleNamespace(library=library, pretend=lambda seconds: None)

@@ -93,7 +93,7 @@ def text_encoder(ids):
     return transformers.Qwen2_5_VLForConditionalGeneration(config).eval()
 
 
-def transformer(models):
+def transformer(folders):
     """Return a transformer of two narrow layers."""
     torch.manual_seed(0)
     return diffusers.QwenImageTransformer2DModel(
@@ -160,7 +160,7 @@ def task(**changes):
 
 def test_the_pipeline_is_loaded_and_edits(models):
     """Two pictures of two, step by step; the second is what its seed makes alone."""
-    editor = QwenEditor(models, transformer)
+    editor = QwenEditor([models], transformer)
     told = []
     given = (task().images[0], Image.new("RGB", (48, 64)))
     two = editor.edit(task(images=given, count=2), lambda *step: told.append(step))
@@ -174,7 +174,7 @@ def test_the_pipeline_is_loaded_and_edits(models):
 
 def test_guidance_leads_away_from_the_negative_prompt(models):
     """It counts where cfg is over 1, and only there."""
-    editor = QwenEditor(models, transformer)
+    editor = QwenEditor([models], transformer)
 
     def made(**changes):
         return np.asarray(editor.edit(task(**changes), lambda *step: None)[0])
@@ -185,7 +185,7 @@ def test_guidance_leads_away_from_the_negative_prompt(models):
 
 def test_an_edit_can_be_stopped_and_the_next_one_runs(models):
     """Between two steps."""
-    editor = QwenEditor(models, transformer)
+    editor = QwenEditor([models], transformer)
 
     def stop(done, of, jpeg):
         raise InterruptedError
@@ -202,11 +202,11 @@ def test_a_part_of_the_pipeline_that_is_absent_is_said(models, tmp_path):
     path.unlink()
 
     with pytest.raises(WeightsMissing):
-        QwenEditor(folder, transformer).edit(task(), lambda *step: None)
+        QwenEditor([folder], transformer).edit(task(), lambda *step: None)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 def test_without_a_card_the_quantized_weights_are_refused(models):
     """By name, before anything is read."""
     with pytest.raises(EditorMissing, match="no CUDA card"):
-        quantized(models)
+        quantized([models])

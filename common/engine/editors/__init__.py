@@ -58,12 +58,12 @@ class WeightsMissing(EditorMissing):
 
 
 @cache
-def editor(kind: Kind, models: Path | None) -> Editor:
+def editor(kind: Kind, models: tuple[Path, ...]) -> Editor:
     """
     Return the engine's editor; the same one each time, because it keeps its weights.
 
     Args:
-        models: the folder of the model's weights, which the embedded one does not need.
+        models: folders with the weights, which the embedded one does not need.
     """
     if kind == "embedded":
         from common.engine.editors.embedded import EmbeddedEditor
@@ -71,6 +71,6 @@ def editor(kind: Kind, models: Path | None) -> Editor:
         return EmbeddedEditor()
     from common.engine.editors.qwen import QwenEditor
 
-    if models is None:
+    if not models:
         raise EditorMissing("say where the weights are: --models DIR")
     return QwenEditor(models)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,11 @@ SCHEDULER = {
     "use_karras_sigmas": False,
 }
 
-#: Loads the transformer of a models folder.
-LoadTransformer = Callable[[Path], Any]
+#: Loads the transformer from models folders.
+LoadTransformer = Callable[[Sequence[Path]], Any]
 
 
-def quantized(models: Path) -> Any:
+def quantized(models: Sequence[Path]) -> Any:
     """
     Return nunchaku's transformer in the format of this machine's card.
 
@@ -58,7 +58,7 @@ def quantized(models: Path) -> Any:
         raise EditorMissing("torch finds no CUDA card; use the embedded engine")
     kind = weights.precision(torch.cuda.get_device_capability())
     if missing := weights.absent(models, kind):
-        raise WeightsMissing(f"{models} has no {' and no '.join(missing)}")
+        raise WeightsMissing(f"{models[0]} has no {' and no '.join(missing)}")
     try:
         from nunchaku import NunchakuQwenImageTransformer2DModel
     except ImportError as error:
@@ -76,11 +76,14 @@ class QwenEditor:
     Edits with the model.
 
     Args:
-        models: the folder that holds what `common.engine.editors.weights` names.
+        models: folders with what `common.engine.editors.weights` names; the first that
+            has a thing counts.
         transformer: loads the transformer; a test's is small and of random numbers.
     """
 
-    def __init__(self, models: Path, transformer: LoadTransformer = quantized) -> None:
+    def __init__(
+        self, models: Sequence[Path], transformer: LoadTransformer = quantized
+    ) -> None:
         self._models = models
         self._transformer = transformer
         self._pipeline: Any = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -71,16 +72,17 @@ def transformer_file(kind: Precision) -> str:
     return f"svdq-{kind}_r128-qwen-image-edit-2509-lightningv2.0-8steps.safetensors"
 
 
-def pipeline_folder(models: Path) -> Path:
+def pipeline_folder(models: Sequence[Path]) -> Path:
     """Return where the pipeline is; where it belongs, when it is nowhere."""
-    places = [models / place for place in _PIPELINES]
+    places = [folder / place for folder in models for place in _PIPELINES]
     there = (one for one in places if (one / "model_index.json").is_file())
     return next(there, places[0])
 
 
-def transformer_path(models: Path, kind: Precision) -> Path:
+def transformer_path(models: Sequence[Path], kind: Precision) -> Path:
     """Return where the transformer is; where it belongs, when it is nowhere."""
-    places = [models / f"{place}{transformer_file(kind)}" for place in _TRANSFORMERS]
+    name = transformer_file(kind)
+    places = [f / f"{place}{name}" for f in models for place in _TRANSFORMERS]
     return next((one for one in places if one.is_file()), places[0])
 
 
@@ -92,14 +94,14 @@ def variant_of_card() -> dict[str, str]:
         return {}
 
 
-def obstacle(models: Path, *, fetched: bool = False) -> str | None:
+def obstacle(models: Sequence[Path], *, fetched: bool = False) -> str | None:
     """
     Return what keeps the model from running on this machine, if anything does.
 
     Cheap: torch is looked for and not imported, so that no memory of the card is taken.
 
     Args:
-        models: the folder that holds what is fetched from the manifest.
+        models: the folders that hold the weights, as `EngineSettings.models`.
         fetched: weights that are absent are no obstacle, they will come.
     """
     try:
@@ -107,7 +109,7 @@ def obstacle(models: Path, *, fetched: bool = False) -> str | None:
     except EditorMissing as error:
         return str(error)
     if not fetched and (missing := absent(models, kind)):
-        return f"{models} has no {' and no '.join(missing)}"
+        return f"{models[0]} has no {' and no '.join(missing)}"
     for name in ("torch", "diffusers", "nunchaku"):
         if importlib.util.find_spec(name) is None:
             return f"{name} is not installed; README.md says how"
@@ -130,10 +132,11 @@ def _capability() -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def absent(models: Path, kind: Precision) -> list[str]:
-    """Return what of the weights is not in the folder, as paths below it."""
+def absent(models: Sequence[Path], kind: Precision) -> list[str]:
+    """Return what of the weights is in none of the folders, as paths below one."""
     needed = (
         pipeline_folder(models) / "model_index.json",
         transformer_path(models, kind),
     )
-    return [one.relative_to(models).as_posix() for one in needed if not one.is_file()]
+    gone = (one for one in needed if not one.is_file())
+    return [one.relative_to(models[0]).as_posix() for one in gone]
