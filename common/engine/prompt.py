@@ -102,7 +102,11 @@ class PromptRun:
         )
 
     def _definition(self, node_id: str) -> Definition:
-        return self._definitions[self._item.graph[node_id]["class_type"]]
+        return self._definitions[self._class(node_id)]
+
+    def _class(self, node_id: str) -> str:
+        class_type: str = self._item.graph[node_id]["class_type"]
+        return class_type
 
     def _stamp(self, node_id: str) -> str:
         node = self._item.graph[node_id]
@@ -172,10 +176,14 @@ class PromptRun:
         """Run one node; None = it is done, else the state that the prompt ends in."""
         item = self._item
         self._voice.at = (item.client_id, node_id)
+        # Before anybody hears of the node, who may then take the fault away again.
+        hangs = self._faults.take("hang_at_node", node_id, self._class(node_id))
         self._state(node_id, "running", 0.0, 1.0)
         data: dict[str, Any] = {"node": node_id, "display_node": node_id}
         self._voice.say(item, "executing", data | {"prompt_id": item.prompt_id})
         try:
+            if hangs:
+                item.stop.wait()
             inputs = self._inputs(node_id, signed)
             result = self._call(node_id, inputs)
         except Interrupted:
@@ -209,7 +217,7 @@ class PromptRun:
         return inputs
 
     def _call(self, node_id: str, inputs: dict[str, Any]) -> tuple[Any, ...] | Shown:
-        class_type = self._item.graph[node_id]["class_type"]
+        class_type = self._class(node_id)
         run = Run(
             self._item,
             node_id,
@@ -226,8 +234,6 @@ class PromptRun:
         """Do what a test wants to happen at this node."""
         if self._faults.take("crash_at_node", *place):
             os._exit(137)
-        if self._faults.take("hang_at_node", *place):
-            self._item.stop.wait()
         if self._faults.take("oom_at_node", *place):
             raise NodeFailed(*OUT_OF_MEMORY)
         if wanted := self._faults.take("error_at_node", *place):
@@ -238,7 +244,7 @@ class PromptRun:
     def _where(self, node_id: str) -> dict[str, Any]:
         return {
             "node_id": node_id,
-            "node_type": self._item.graph[node_id]["class_type"],
+            "node_type": self._class(node_id),
             "executed": list(self._executed),
         }
 

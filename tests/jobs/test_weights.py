@@ -44,7 +44,7 @@ async def serving(folder, there, root="root", data="data", **options):
     options = {"models_margin_gb": 0, **options}
     async with (
         engine(
-            folder / "engine", models=there.folder / root / "models", strict=True
+            folder / "engine", models=(there.folder / root / "models",), strict=True
         ) as engine_url,
         wrapper(
             folder / data,
