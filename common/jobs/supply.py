@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 from common.job import Progress
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 TELL_S = 1.0  #: between two words on how far it is
 RETRY_S = (15.0, 300.0)  #: first and longest pause after a fetch that failed
+USED_S = 21_600.0  #: between two words to gc that what is there is in use
 STOP_S = 10.0  #: for a fetch to put its partial files in order
 
 T = TypeVar("T")
@@ -40,6 +42,9 @@ class Weights(Protocol):
 
     def ready(self, file: WeightFile) -> bool:
         """Tell whether a file can be loaded; no network."""
+
+    def used(self, files: Sequence[WeightFile]) -> None:
+        """Take note that files are in use, for gc."""
 
     def ensure_files(
         self,
@@ -159,7 +164,13 @@ class Supply:
         """Fetch what is wanted, for ever; ends within a moment when canceled."""
         pause_s = RETRY_S[0]
         while True:
-            await self._more.wait()
+            try:
+                async with asyncio.timeout(USED_S):
+                    await self._more.wait()
+            except TimeoutError:
+                there = tuple(self._there)
+                await self._in_thread(partial(self._weights.used, there))
+                continue
             self._more.clear()
             await self._fetch(tuple(self._wanted))
             if self.troubles.keys().isdisjoint(self._wanted):
@@ -201,11 +212,14 @@ class Supply:
             )
 
     def _usable(self, files: tuple[WeightFile, ...]) -> list[WeightFile]:
-        return [
+        usable = [
             file
             for file in files
             if file not in self._broken and self._weights.ready(file)
         ]
+        if usable:
+            self._weights.used(usable)
+        return usable
 
     async def _bring(self, files: list[WeightFile]) -> None:
         self.meter = Meter.of((file.path, file.size) for file in files)

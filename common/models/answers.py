@@ -15,6 +15,7 @@ class Ranged:
     """The bytes that were asked for follow; the whole file has `total`."""
 
     total: int
+    mark: str = ""  #: ETag or date: of another file it is another
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Whole:
     """The Range was not heard: the whole file follows, from its first byte."""
 
     total: int | None
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,15 +77,16 @@ def judge(
     """
     if headers.get("content-encoding", "identity") != "identity":
         return Odd("it packs the bytes although asked not to", final=True)
+    mark = headers.get("etag") or headers.get("last-modified", "")
     match status:
         case 206:
             found = _RANGE.fullmatch(headers.get("content-range", ""))
             if found is None or int(found[1]) != start or int(found[2]) >= stop:
                 return Odd("it sent another range than asked for", final=True)
-            return Ranged(int(found[3]))
+            return Ranged(int(found[3]), mark)
         case 200:
             length = headers.get("content-length", "")
-            return Whole(int(length) if length.isdecimal() else None)
+            return Whole(int(length) if length.isdecimal() else None, mark)
         case 301 | 302 | 303 | 307 | 308 if "location" in headers:
             return Moved(headers["location"])
         case 401 | 403 | 410:

@@ -77,8 +77,9 @@ class Bringer:
                 tell(note)
 
         layer = self.layers.writable
+        key = as_known(file, Lock.load(*self.locks).of(file)).key
         with lease(
-            layer, file.key, stop=halt, waiting=waiting, settings=self.leases
+            layer, key, stop=halt, waiting=waiting, settings=self.leases
         ) as held:
 
             def notice(step: Step) -> Callable[[int, int | None], None]:
@@ -88,7 +89,13 @@ class Bringer:
 
                 return said
 
-            result = self._bring(file, notice, halt)
+            try:
+                result = self._bring(file, notice, halt)
+            except OSError as error:  # of one file; the others may come
+                words = f"{error.filename or layer.root}: {error.strerror}"
+                raise ModelsError(
+                    words, "run it again; look after the volume"
+                ) from error
             assert result.path is not None
             if held.lost is not None:
                 raise Stopped(f"{file.name}: another process took it over")
@@ -143,7 +150,7 @@ class Bringer:
             return path if found.usable else None
         try:
             adopted = adopt(layer, known, path, progress=notice, stop=halt)
-        except Corrupt:
+        except (Corrupt, OSError):  # a disk that goes bad says it in its own words
             return None
         mine = receipts.owner(layer, adopted)
         if mine is None:

@@ -12,7 +12,7 @@ from common.models.answers import Answer, Ranged, Whole
 from common.models.assembly import Assembly
 from common.models.board import Piece
 from common.models.line import HungUp, Line
-from common.models.sources.address import NotThere
+from common.models.sources.address import NotThere, SourceTrouble
 from common.models.supply import Way
 
 Read = Callable[[memoryview], int | None]
@@ -53,7 +53,12 @@ class Carrier(threading.Thread):
         extent = self._assembly.staging.extent
         try:
             start, stop = extent(piece.at)[0], sum(extent(piece.end - 1))
+            wanted = self._assembly.staging.identity.mark
             if isinstance(way.place, Path):
+                if wanted not in (None, marked(way.label, way.place)):
+                    why = "it has another file than at first"
+                    self._assembly.supply.leave(way, SourceTrouble(why))
+                    return
                 with Network(), way.place.open("rb", buffering=0) as file:
                     file.seek(start)
                     self._range(piece, way, file.readinto)
@@ -72,7 +77,13 @@ class Carrier(threading.Thread):
 
     def _take(self, answer: Answer, piece: Piece, way: Way) -> None:
         supply, size = self._assembly.supply, self._assembly.size
+        wanted = self._assembly.staging.identity.mark
         match answer:
+            case Ranged(_, mark) | Whole(_, mark) if wanted not in (
+                None,
+                marked(way.label, mark),
+            ):
+                supply.leave(way, SourceTrouble("it has another file than at first"))
             case Ranged(total) | Whole(int(total)) if total != size:
                 supply.leave(way, NotThere(f"its file has {total} bytes, not {size}"))
             case Ranged():
@@ -117,6 +128,13 @@ class Carrier(threading.Thread):
         self.brought += got
 
 
+def marked(label: str, mark: str | Path) -> str:
+    """Return what tells a file whose sha256 nobody says from another of its size."""
+    if isinstance(mark, Path):
+        mark = str(mark.stat().st_mtime_ns)
+    return f"{label} {mark}"
+
+
 class Unreachable(Exception):
     """A connection or a file that does not go on."""
 
@@ -137,5 +155,6 @@ class Network:
         if isinstance(error, OSError):
             why = error.strerror or type(error).__name__
             raise Unreachable(f"the connection broke: {why}") from error
-        if isinstance(error, http.client.HTTPException):
+        # An address that a redirect made up is a ValueError to urllib and to http.
+        if isinstance(error, (http.client.HTTPException, ValueError)):
             raise Unreachable(f"the answer broke: {type(error).__name__}") from error

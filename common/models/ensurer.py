@@ -205,7 +205,8 @@ class ModelEnsurer(Inventory):
         needed, have, lock = 0, 0, self._lock()
         for file in {file.key: file for file in absent}.values():
             known = as_known(file, lock.of(file))
-            if self.find(file).path is not None:
+            found = self.find(file)
+            if found.path is not None and found.state is not State.CORRUPT:
                 continue  # it is there, to be hashed
             if self.bringer.cached(known) is not None:
                 continue  # a link takes no room
@@ -231,17 +232,32 @@ class ModelEnsurer(Inventory):
                 if isinstance(error, (NoSpace, ReadOnly, Stopped)):
                     over = error
 
+    def used(self, files: Sequence[WeightFile]) -> None:
+        """Say that files are in use although nothing of them is fetched."""
+        with suppress(ModelsError, OSError):
+            self._touch(files)
+
     def _touch(self, files: Sequence[WeightFile]) -> None:
         """Say that models are used, for gc."""
         layer = self.layers.layers[-1]
         if not layer.writable:
             return
         pins, before = refs.pins(layer), {ref.model: ref for ref in refs.load(layer)}
+        here, lock, rest = set(files), self._lock(), set(files)
+        whole: dict[str, set[WeightFile]] = {}
         for model in self.manifest.models.values():
-            named = self.as_known(file for file in files if file in set(model.files))
-            keys = {file.key for file in named}
-            if keys and model.id in pins and model.id in before:
-                keys |= before[model.id].keys  # a pin holds what it held
+            for variant in model.variants.values():
+                if here.issuperset(variant.files):
+                    whole.setdefault(model.id, set()).update(variant.files)
+                    rest.difference_update(variant.files)
+        for model in self.manifest.models.values():
+            # A file that only some models share says nothing of the use of each.
+            named = whole.get(model.id) or rest.intersection(model.files)
+            keys = {as_known(file, lock.of(file)).key for file in named}
+            if keys and model.id in before:
+                kept = {as_known(file, lock.of(file)).key for file in model.files}
+                held = before[model.id].keys  # by another variant; all of it by a pin
+                keys |= held if model.id in pins else held & kept
             if keys:
                 with suppress(NoSpace):  # the files are there all the same
                     refs.touch(layer, model.id, keys, digest=self.manifest.digest)

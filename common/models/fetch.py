@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.models.answers import Ranged, Whole
-from common.models.carrier import Network, Unreachable
+from common.models.carrier import Network, Unreachable, marked
 from common.models.errors import BadManifest, Corrupt, Stopped
 from common.models.limits import SEGMENT, FetchLimits
 from common.models.line import Line
@@ -151,21 +151,26 @@ def _identity(
         if stop.wait(supply.seconds_to_wait()):
             raise Stopped(f"{goal.name}: stopped")
         way = supply.way(goal.size, goal.sha256)
-        size = None if way is None else _size(goal, way, supply, limits)
-        if way is None or size is None:
+        if way is None:
             continue
         sha256 = goal.sha256 or getattr(way.place, "sha256", None)
+        size = goal.size if goal.size is not None else size_of(way.place)
+        if sha256 is not None and size is not None:
+            return Identity(size, sha256)
+        found = _asked(way, supply, limits)
+        if found is None:
+            continue
+        size, mark = found
         before = stated(staging)
-        if before is not None and before.size == size and sha256 is None:
+        if before is not None and before.size == size and before.sha256 and not sha256:
             return before
-        return Identity(size, sha256)
+        return Identity(size, sha256, None if sha256 else mark)
 
 
-def _size(goal: Goal, way: Way, supply: Supply, limits: FetchLimits) -> int | None:
-    """Return the size that a source states, if need be by asking for one byte."""
-    size = goal.size if goal.size is not None else size_of(way.place)
-    if size is not None or isinstance(way.place, Path):
-        return size
+def _asked(way: Way, supply: Supply, limits: FetchLimits) -> tuple[int, str] | None:
+    """Return a source's size and mark of the file, by asking for one byte."""
+    if isinstance(way.place, Path):
+        return size_of(way.place) or 0, marked(way.label, way.place)
     line = Line(limits.connect_s, limits.stall_s)
     try:
         with Network():
@@ -176,8 +181,8 @@ def _size(goal: Goal, way: Way, supply: Supply, limits: FetchLimits) -> int | No
     finally:
         line.close()
     match answer:
-        case Ranged(total) | Whole(int(total)):
-            return total
+        case Ranged(total, mark) | Whole(int(total), mark):
+            return total, marked(way.label, mark)
         case Whole():
             supply.leave(way, SourceTrouble("it does not say how large its file is"))
         case _:

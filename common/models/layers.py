@@ -18,7 +18,7 @@ from typing import Protocol
 from common.models import receipts, safetensors
 from common.models.access import HINT
 from common.models.digest import Progress, digest
-from common.models.errors import Corrupt, ReadOnly
+from common.models.errors import Corrupt, NoSpace, ReadOnly
 from common.models.layer import MODES, Layer, Mode, Modes, Weights
 from common.models.staging import claimed_bytes
 
@@ -175,7 +175,10 @@ def _look(layer: Layer, file: Weights, sha256: str | None, size: int | None) -> 
     try:
         there = view.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
-        return _not_named(layer, file, receipt)
+        return _not_named(layer, file, sha256, receipt)
+    except OSError as error:
+        reason = f"it cannot be looked at: {error.strerror}"
+        return Found(State.CORRUPT, view, layer, reason)
     found = Found(State.UNVERIFIED, view, layer, "nobody has hashed it here", there)
     try:
         _refuse(view, file, sha256, there, size)
@@ -205,7 +208,9 @@ def _refuse(
         raise Corrupt("it is not safetensors, and nobody says its sha256")
 
 
-def _not_named(layer: Layer, file: Weights, receipt: receipts.Receipt | None) -> Found:
+def _not_named(
+    layer: Layer, file: Weights, sha256: str | None, receipt: receipts.Receipt | None
+) -> Found:
     if receipt is not None and layer.writable:
         held = receipts.held(layer, receipt)
         if held is not None:
@@ -215,7 +220,7 @@ def _not_named(layer: Layer, file: Weights, receipt: receipts.Receipt | None) ->
             )
     partial = 0
     with suppress(OSError):
-        partial = claimed_bytes(layer.root / ".staging" / file.key)
+        partial = claimed_bytes(layer.root / ".staging" / (sha256 or file.key))
     if partial:
         return Found(State.PARTIAL, None, layer, "it is not whole yet", partial)
     return Found(State.ABSENT)
@@ -238,11 +243,17 @@ def _read_all(
         right = sha256 in (None, there)
         if right and layer.writable:
             name = f"{file.folder}/{file.name}"
-            with layer.writes():
+            with suppress(NoSpace), layer.writes():  # right all the same
                 receipts.stamp(layer, path, name, there, "verified")
     except Corrupt as error:
         return replace(found, state=State.CORRUPT, reason=error.message)
+    except OSError as error:  # a disk that goes bad says so here
+        reason = f"it cannot be read: {error.strerror}"
+        return replace(found, state=State.CORRUPT, reason=reason)
     if not right:
+        if sha256 is not None and layer.writable:  # nobody is to trust it again
+            with suppress(OSError):
+                layer.receipt(sha256).unlink(missing_ok=True)
         reason = f"its sha256 is {there}, not {sha256}"
         return replace(found, state=State.CORRUPT, reason=reason, sha256=there)
     if sha256 is None or found.state is State.UNLINKED:

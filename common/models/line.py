@@ -13,7 +13,7 @@ import threading
 import urllib.request
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from common.models.answers import Answer, Moved, Odd, judge
 from common.models.sources.address import Address
@@ -64,7 +64,7 @@ class Line:
             if not isinstance(answer, Moved):
                 self._landed = (address, url)
                 return answer
-            to = urljoin(url, answer.location)
+            to = urljoin(url, _spelled(answer.location, "latin-1"))
             if to.startswith("http://") and url.startswith("https://"):
                 return Odd("it redirects from https to http", final=True)
             if not to.startswith(("http://", "https://")):
@@ -132,11 +132,10 @@ class Line:
         connection = self._connect(parts)
         path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
         proxied: dict[str, str] = {}
-        if parts.scheme == "http" and (proxy := _proxy(parts)):
+        if parts.scheme == "http" and (proxy := proxy_of(parts)):
             path = parts._replace(fragment="").geturl()
-            proxied = _proxy_headers(proxy)
-        # A path that a redirect spelled with spaces must not end the request line.
-        path = re.sub(r"[\s\x00-\x1f\x7f]", "%20", path)
+            proxied = proxy_headers(proxy)
+        path = _spelled(path)
         fixed = {"Accept-Encoding": "identity", "User-Agent": "wan-models"}
         connection.request("GET", path, headers={**fixed, **proxied, **headers})
         with self._lock:  # http.client may have opened it anew
@@ -156,6 +155,17 @@ class Line:
         return connection
 
 
+def _spelled(path: str, encoding: str = "utf-8") -> str:
+    """
+    Return a path, or what a redirect says, as a request line takes it.
+
+    >>> _spelled("/a b/\u00e8")
+    '/a%20b/%C3%A8'
+    """
+    text = re.sub(r"[\s\x00-\x1f\x7f]", "%20", path)
+    return re.sub(r"[^\x00-\x7f]", lambda one: quote(one[0].encode(encoding)), text)
+
+
 def _origin(parts: SplitResult) -> tuple[str, str]:
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return parts.scheme, f"{parts.hostname}:{port}"
@@ -164,17 +174,17 @@ def _origin(parts: SplitResult) -> tuple[str, str]:
 def _connection(parts: SplitResult, timeout: float) -> http.client.HTTPConnection:
     """Return a connection that is not open yet, through a proxy if there is one."""
     host, port = parts.hostname or "", parts.port
-    proxy = _proxy(parts)
+    proxy = proxy_of(parts)
     at = (proxy.hostname or "", proxy.port or 80) if proxy else (host, port)
     if parts.scheme == "http":
         return http.client.HTTPConnection(*at, timeout=timeout)
     secure = http.client.HTTPSConnection(*at, timeout=timeout, context=_trust())
     if proxy:
-        secure.set_tunnel(host, port or 443, _proxy_headers(proxy))
+        secure.set_tunnel(host, port or 443, proxy_headers(proxy))
     return secure
 
 
-def _proxy(parts: SplitResult) -> SplitResult | None:
+def proxy_of(parts: SplitResult) -> SplitResult | None:
     """Return the proxy that the environment names for an address."""
     url = urllib.request.getproxies().get(parts.scheme)
     if not url or urllib.request.proxy_bypass(parts.hostname or ""):
@@ -182,7 +192,8 @@ def _proxy(parts: SplitResult) -> SplitResult | None:
     return urlsplit(url if "//" in url else f"http://{url}")
 
 
-def _proxy_headers(proxy: SplitResult) -> dict[str, str]:
+def proxy_headers(proxy: SplitResult) -> dict[str, str]:
+    """Return what tells a proxy who we are."""
     if proxy.username is None:
         return {}
     pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"

@@ -7,6 +7,7 @@ rename is looked before: there two who do it at once write the same bytes.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -50,10 +51,21 @@ def move(data: Path, path: Path) -> None:
     except OSError:
         if os.path.lexists(path):
             raise FileExistsError(path) from None
-        data.rename(path)
+        try:
+            data.rename(path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            with partial(path) as part:
+                shutil.copyfile(data, part)
+                flush(part)
+                shutil.copystat(data, part)
+                part.rename(path)
+            data.unlink()
     else:
         data.unlink()
 
 
 def _point(held: Path, path: Path) -> None:
-    path.symlink_to(os.path.relpath(held, path.parent))
+    # `models`, or a folder in it, may itself be a link to elsewhere.
+    path.symlink_to(os.path.relpath(held.resolve(), path.parent.resolve()))

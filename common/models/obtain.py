@@ -19,7 +19,7 @@ from common.models.halt import Halt
 from common.models.layer import ROOM, Layer
 from common.models.lock import Pinned
 from common.models.meter import Step
-from common.models.quarantine import quarantine
+from common.models.quarantine import only_last, quarantine
 from common.models.sources import SourceConfig, sources_of
 from common.models.sources.address import NotThere, Source, SourceTrouble
 from common.models.space import reserve
@@ -88,6 +88,7 @@ class Obtainer:
             if (staging / "data").exists():
                 data = staging / "data"
                 quarantine(self.layer, known, data, error.message, error.given)
+                only_last(self.layer, known)
             (staging / "journal").unlink(missing_ok=True)
             given = error.given  # who gave wrong bytes is asked last
             return once(sorted(sources, key=lambda one: one.label in given))

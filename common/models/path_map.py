@@ -55,7 +55,8 @@ def path_map(layers: Iterable[Layer]) -> str:
     for number, layer in enumerate(ordered):
         default = number == len(ordered) - 1
         # What is JSON is YAML: quotes, backslashes and colons in a path do no harm.
-        parts.append(f"wan_{number}:\n    base_path: {json.dumps(str(layer.root))}\n")
+        base = json.dumps(str(layer.root), ensure_ascii=False)
+        parts.append(f"wan_{number}:\n    base_path: {base}\n")
         if default:
             parts.append("    is_default: true\n")
         for key, folders in FOLDERS.items():

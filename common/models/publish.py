@@ -18,6 +18,7 @@ from threading import Event
 from typing import Protocol
 
 from common.disk import flush, fsync_folder, partial
+from common.manifest_schema import BESIDE
 from common.models import receipts, safetensors
 from common.models.digest import Progress, digest
 from common.models.errors import Corrupt, Missing, ModelsError
@@ -92,6 +93,8 @@ def adopt(
         Stopped, NoSpace, ReadOnly: as they say.
     """
     _refuse_pickles(file)
+    if path.is_symlink() and not path.resolve().is_relative_to(layer.root.resolve()):
+        return _note(layer, file, path, sha256, progress, stop)
     with layer.writes():
         held = layer.staging(file.key) / "adopted"
         held.unlink(missing_ok=True)
@@ -112,6 +115,25 @@ def adopt(
                 held.unlink(missing_ok=True)
         shutil.rmtree(layer.root / ".staging" / file.key, ignore_errors=True)
     return named
+
+
+def _note(
+    layer: Layer,
+    file: Weights,
+    path: Path,
+    sha256: str | None,
+    progress: Progress | None,
+    stop: Event | None,
+) -> Path:
+    """Say in a receipt what a link leads to; what is outside stays as it is."""
+    found = digest(path, progress, stop)
+    wanted = file.sha256 or sha256
+    if wanted not in (None, found):
+        raise Corrupt(f"{path} has the sha256 {found}, not {wanted}")
+    with layer.writes():
+        name = f"{file.folder}/{file.name}"
+        receipts.stamp(layer, path, name, found, "adopted")
+        return _settle(layer, file, found)
 
 
 def relink(layer: Layer, file: Weights, sha256: str) -> Path:
@@ -139,7 +161,7 @@ class CannotLink(ModelsError):
 
 
 def _refuse_pickles(file: Weights) -> None:
-    if not file.name.endswith(safetensors.SUFFIX) and file.sha256 is None:
+    if not file.name.endswith((safetensors.SUFFIX, *BESIDE)) and file.sha256 is None:
         raise Corrupt(
             f"{file.name} is not safetensors, and the manifest has no sha256 of it",
             hint="other formats may run code when they are loaded",

@@ -147,7 +147,10 @@ def _read(path: Path) -> Receipt | None:
         receipt = _RECEIPT.validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
-    return receipt if receipt.schema == SCHEMA else None
+    # A root may be shared: what others wrote leads nowhere else.
+    out = any(name[:1] == "/" or ".." in Path(name).parts for name in receipt.names)
+    sound = receipt.schema == SCHEMA and receipt.sha256 == path.stem and not out
+    return receipt if sound else None
 
 
 def _same(a: int, b: int) -> bool:

@@ -41,7 +41,10 @@ def salvage(
     with damaged.open("rb") as file, Staging(folder, identity) as staging:
         for number, wanted in enumerate(segments):
             file.seek(number * segment)
-            data = file.read(min(segment, identity.size - number * segment))
+            try:
+                data = file.read(min(segment, identity.size - number * segment))
+            except OSError:  # a bad sector costs its segment
+                continue
             if segment_hash(block_hashes(memoryview(data), staging.block)) != wanted:
                 continue
             first = number * segment // staging.block

@@ -19,7 +19,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
@@ -34,6 +34,7 @@ BLOCK = 1 << 19
 #: memory, and where that is in pieces the kernel took 3.2 s for 2 GiB instead of 1.1.
 PIECE = 1 << 16
 
+SHARED = 0o664  # the group goes on with what a dead pod of another user left
 DATA = "data"
 JOURNAL = "journal"
 #: aria2's own record beside `data`; it proves nothing to us, nor our journal to it.
@@ -47,10 +48,11 @@ _OPEN = (
 
 @dataclass(frozen=True)
 class Identity:
-    """What makes two partial files the same file. Never a server's ETag."""
+    """What makes two partial files the same file."""
 
     size: int  #: bytes
     sha256: str | None  #: lower-case hex; None = nobody says
+    mark: str | None = None  #: where nobody says: the source, and its mark of the file
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,11 @@ class Staging:
         with translated(folder):
             folder.mkdir(parents=True, exist_ok=True)
             kept = self._read()
-            self._data = os.open(self.path, _OPEN, 0o644)
-            self._journal = os.open(folder / JOURNAL, _OPEN | os.O_APPEND, 0o644)
+            self._data = os.open(self.path, _OPEN, SHARED)
+            self._journal = os.open(folder / JOURNAL, _OPEN | os.O_APPEND, SHARED)
+            for path in (self.path, folder / JOURNAL):
+                with contextlib.suppress(OSError):  # another user's, and so already
+                    path.chmod(SHARED)  # whatever the umask
             os.ftruncate(self._journal, kept)
             if not kept:
                 self._begin()
@@ -92,8 +97,8 @@ class Staging:
         if os.fstat(self._data).st_size:
             os.ftruncate(self._data, 0)
         (self.folder / ARIA2).unlink(missing_ok=True)
-        head = {"size": self.identity.size, "sha256": self.identity.sha256}
-        self._append(json.dumps({"schema": 1, **head, "block": self.block}))
+        head = {"schema": 1, **asdict(self.identity), "block": self.block}
+        self._append(json.dumps(head))
 
     def _read(self) -> int:
         """Take over what the journal says; return how many of its bytes make sense."""
@@ -102,13 +107,17 @@ class Staging:
         except FileNotFoundError:
             return 0
         head, _, lines = text.partition(b"\n")
-        wanted = (self.identity.size, self.identity.sha256, self.block)
+        wanted = (self.identity, self.block)
         if (self.folder / ARIA2).exists() or _head(head) != wanted:
             return 0
         kept = len(head) + 1
         for line in lines.splitlines(keepends=True):
             # A kill in the middle of a write leaves half a line; it ends what we read.
-            if not line.endswith(b"\n") or not self._take_over(line[:-1].decode()):
+            try:
+                sound = line.endswith(b"\n") and self._take_over(line[:-1].decode())
+            except ValueError:  # what a lost machine left is any bytes
+                sound = False
+            if not sound:
                 break
             kept += len(line)
         return kept
@@ -195,7 +204,7 @@ def stated(folder: Path) -> Identity | None:
             head = _head(journal.readline())
     except FileNotFoundError:
         return None
-    return None if head is None else Identity(head[0], head[1])
+    return None if head is None else head[0]
 
 
 def claimed_bytes(folder: Path) -> int:
@@ -212,14 +221,15 @@ def claimed_bytes(folder: Path) -> int:
                 blocks.add(int(found[1]))
             elif found[5]:
                 blocks.difference_update(range(int(found[5]), int(found[6])))
-    return min(facts[0], len(blocks) * facts[2]) if facts else 0
+    return min(facts[0].size, len(blocks) * facts[1]) if facts else 0
 
 
-def _head(line: bytes) -> tuple[int, str | None, int] | None:
+def _head(line: bytes) -> tuple[Identity, int] | None:
     try:
         head = json.loads(line)
         if head["schema"] == 1:
-            return int(head["size"]), head["sha256"], int(head["block"])
+            found = Identity(int(head["size"]), head["sha256"], head.get("mark"))
+            return found, int(head["block"])
     except (ValueError, KeyError, TypeError):
         pass
     return None

@@ -109,7 +109,9 @@ def why(ensurer: ModelEnsurer, name: str, services: Iterable[Service]) -> Why:
     [status] = ensurer.file_status([file])
     layers = ensurer.layers
     goes, words = _gc(ensurer, known)
-    holder = leases.holder(layers.layers[-1], known.key)
+    last = layers.layers[-1]
+    fetched = last.writable and known.key in leases.live(last)
+    holder = leases.holder(last, known.key) if fetched else None
     return Why(
         status,
         _models(ensurer.manifest, file),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from common.models.errors import AuthNeeded
@@ -11,7 +12,26 @@ from common.models.sources.address import Address, NotThere, SourceBusy, SourceT
 from common.models.sources.expiry import expires_at
 from common.source_urls import HttpUrl
 
+if TYPE_CHECKING:
+    from urllib3 import PoolManager, Retry
+
 _REDIRECTS = 5
+
+
+def _pool(url: str, timeout_s: float, retries: Retry) -> PoolManager:
+    """Return what asks, by way of the proxy that carries the bytes as well."""
+    import urllib3
+
+    from common.models.line import proxy_headers, proxy_of
+
+    proxy = proxy_of(urlsplit(url))
+    if proxy is None:
+        return urllib3.PoolManager(timeout=timeout_s, retries=retries)
+    host = f"{proxy.scheme}://{proxy.hostname}:{proxy.port or 80}"
+    headers = proxy_headers(proxy)
+    return urllib3.ProxyManager(
+        host, proxy_headers=headers, timeout=timeout_s, retries=retries
+    )
 
 
 @dataclass(frozen=True)
@@ -51,7 +71,7 @@ class HttpSource:
             remove_headers_on_redirect=frozenset(headers),
         )
         try:
-            with urllib3.PoolManager(timeout=self.timeout_s, retries=retries) as pool:
+            with _pool(url, self.timeout_s, retries) as pool:
                 answer = pool.request(
                     "HEAD", url, headers={"Accept-Encoding": "identity", **headers}
                 )
