@@ -20,7 +20,7 @@ from common.disk import atomic_write
 from common.events import EngineFile
 from common.models.layer import Layer
 from common.models.path_map import path_map
-from common.ports import Claim, claim
+from common.ports import Claim, claim, insisted
 from common.settings import BadSettings, Settings
 
 log = logging.getLogger(__name__)
@@ -127,9 +127,10 @@ class OwnEngine:
         return path if path.is_relative_to(folder) and path.is_file() else None
 
     def tidy(self, prompt_id: str) -> None:
-        """Remove a collected prompt's own folder from the engine's output."""
+        """Remove a prompt's own folders from the engine's output and input."""
         if self._output_folder is not None:
-            shutil.rmtree(self._output_folder / "wan" / prompt_id, ignore_errors=True)
+            for folder in (self._output_folder, self._output_folder.parent / "input"):
+                shutil.rmtree(folder / "wan" / prompt_id, ignore_errors=True)
 
     def trouble(self) -> str | None:
         """Say why it cannot be used, if it cannot."""
@@ -251,5 +252,5 @@ def _python_of(folder: Path) -> str:
 def _port(settings: Settings) -> Claim:
     """Return the engine's port: the one asked for, or the next free one from 8188."""
     if "engine_port" in settings.model_fields_set and settings.engine_port:
-        return Claim(settings.engine_port)
+        return insisted(settings.engine_port)
     return claim("127.0.0.1", settings.engine_port)

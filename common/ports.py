@@ -75,6 +75,14 @@ def claim(host: str, first: int) -> Claim:
     return claimed
 
 
+def insisted(port: int) -> Claim:
+    """Claim the very port that was asked for, so that others look further."""
+    try:
+        return Claim(port, _locked(port))
+    except Timeout:  # the child will say that it is taken
+        return Claim(port)
+
+
 def next_free(host: str, first: int) -> int:
     """
     Return the first port from `first` that nobody has; 0 = any.

@@ -95,7 +95,8 @@ class File(FileResponse):
         except _Outside as outside:
             error = RangeNotSatisfiable("the file has no such part")
             answer = response(error, scope["state"]["request_id"])
-            answer.headers["content-range"] = str(outside)
+            if outside.args[0] is not None:
+                answer.headers["content-range"] = str(outside)
             await answer(scope, receive, send)
 
 

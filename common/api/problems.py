@@ -64,10 +64,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ServiceError)
     async def ours(request: Request | WebSocket, error: ServiceError) -> Response:
-        answer = response(error, request_id(request))
-        if isinstance(request, WebSocket):
-            await request.send_denial_response(answer)
-        return answer
+        return response(error, request_id(request))
 
     @app.exception_handler(HTTPException)
     async def theirs(request: Request, error: HTTPException) -> Response:

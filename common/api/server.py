@@ -20,7 +20,7 @@ from types import FrameType
 import uvicorn
 
 from common.api.app import create
-from common.api.wire import Connection
+from common.api.wire import Connection, Socket
 from common.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ def config(runtime: Runtime) -> uvicorn.Config:
         host=runtime.settings.host,
         port=runtime.settings.port,
         http=Connection,
+        ws=Socket,
         lifespan="off",  # `work` opens the runtime, so that its errors are raised
         log_config=None,
         access_log=False,

@@ -14,6 +14,9 @@ from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import (
+    WebSocketsSansIOProtocol,
+)
 
 from common.api.problems import MEDIA_TYPE, headers, text
 from common.errors import MalformedRequest, RequestTimeout, ServiceError
@@ -24,6 +27,32 @@ STALL_S = 30.0  # for a reader to take what is buffered, 64 KiB
 REST_S = (
     5.0  # for the rest of a body that was refused; closing at once loses the answer
 )
+
+
+class Socket(WebSocketsSansIOProtocol):
+    """A WebSocket whose reader must read, pongs too."""
+
+    _stalled: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """Give the reader some time, and take no more of its pings until then."""
+        super().pause_writing()
+        self.transport.pause_reading()
+        self._stalled = self.loop.call_later(STALL_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on; the reader reads."""
+        if self._stalled:
+            self._stalled.cancel()
+        if not self.read_paused:
+            self.transport.resume_reading()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        if self._stalled:
+            self._stalled.cancel()
+        super().connection_lost(exc)
 
 
 class Connection(HttpToolsProtocol):
@@ -58,6 +87,22 @@ class Connection(HttpToolsProtocol):
         """Begin to count a head."""
         super().on_message_begin()
         self._expect_head()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Leave trailers out: the request was judged by its head."""
+        if not self._body_open:
+            super().on_header(name, value)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Refuse what no WebSocket can begin with; uvicorn would hang, for ever."""
+        names = {name for name, _ in self.scope["headers"]}
+        if self.scope["method"] != "GET" or names & {
+            b"content-length",
+            b"transfer-encoding",
+        }:
+            self._refuse(MalformedRequest("a WebSocket begins with a GET, no body"))
+            return
+        super().handle_websocket_upgrade()
 
     def on_headers_complete(self) -> None:
         """Let the request take its time from here on."""

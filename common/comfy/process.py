@@ -196,6 +196,10 @@ class LocalEngine:
             self.trouble = str(error)
             await self._end()
             raise
+        except OSError as error:
+            self.trouble = f"cannot run the engine: {error.strerror}"
+            await self._end()
+            raise EngineDidNotStart(self.trouble) from error
         except BaseException:
             await self._end()
             raise
@@ -230,18 +234,13 @@ class LocalEngine:
         if self._log_file.exists() and self._log_file.stat().st_size > MAX_LOG_BYTES:
             self._log_file.replace(self._log_file.with_suffix(".old.log"))
         with self._log_file.open("ab") as output:
-            try:
-                self._child = await Child.spawn(
-                    self._command,
-                    cwd=self._cwd,
-                    env=self._env,
-                    output=output,
-                    die_with_parent=self._die_with_parent,
-                )
-            except OSError as error:
-                raise EngineDidNotStart(
-                    f"cannot run the engine: {error.strerror}"
-                ) from error
+            self._child = await Child.spawn(
+                self._command,
+                cwd=self._cwd,
+                env=self._env,
+                output=output,
+                die_with_parent=self._die_with_parent,
+            )
         self._pid_file.write_text(f"{self._child.pid} {self._child.created!r}")
 
     async def _answers(self, limit_s: float) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
 from common.comfy import EngineUnreachable, OutputMissing, OutputTooLarge
-from common.disk import DISK_FULL
+from common.disk import DISK_FULL, remove_parts
 from common.errors import NoSpace
 from common.events import EngineFile
 from common.job import Expected, Job, JobError, Output
@@ -77,7 +77,8 @@ class Collector:
             if not task:
                 return outcome
             if isinstance(outcome, Done) and self._wanted(job, outcome) == files:
-                return await task
+                made = await task
+                return outcome if isinstance(made, Lost) else made  # fetched once more
             (found,) = await asyncio.gather(task, return_exceptions=True)
             if isinstance(found, Published):
                 if isinstance(outcome, Lost):
@@ -160,14 +161,19 @@ class Collector:
         await asyncio.to_thread(join, parts, sounds, film)
         return film
 
-    async def find(self, job: Job) -> Published | None:
+    async def find(self, job: Job) -> Outcome | None:
         """Return what was published just before an earlier process died."""
         expected = self._expected(job)
         folder = self._files.job(job.id)
+        remove_parts(folder)
         files = [folder / name for name in names(expected)]
         if all(file.is_file() for file in files):
-            with suppress(BadOutput):
+            try:
                 return Published(await self._check(files, job, expected))
+            except BadOutput:
+                return None
+            except NoSpace:
+                return Broken(_no_space())
         return None
 
     async def _check(

@@ -27,7 +27,14 @@ from common.job import (
 from common.jobs.collector import Collector
 from common.jobs.engine import Engine
 from common.jobs.ledger import Ledger, now
-from common.jobs.outcome import Lost, Outcome, Stopped, internal, lost_in_restart
+from common.jobs.outcome import (
+    Lost,
+    Outcome,
+    Postponed,
+    Stopped,
+    internal,
+    lost_in_restart,
+)
 from common.jobs.queue import Waiting
 from common.jobs.runner import Ran, Runner
 from common.jobs.settlement import Settlement
@@ -125,19 +132,19 @@ class Dispatcher:
         changed = await self._ledger.change(job.id, CancelAsked(now()))
         self._waiting.remove(job.id)
         if changed.status is Status.CANCELING:
-            self._spawn(self._cancel_run(job.id))
+            self._spawn(self._cancel_run(changed))
         else:
             self._ledger.queue_moved()
         return changed
 
-    async def _cancel_run(self, job_id: str) -> None:
+    async def _cancel_run(self, job: Job) -> None:
         """Tell the run; a job between attempts, or not adopted yet, has none."""
-        if await self._runner.cancel(job_id) or job_id in self._busy:
+        if await self._runner.cancel(job.id) or job.id in self._busy:
             return
         for engine in self._engines:
             with suppress(EngineUnreachable):
-                await engine.comfy.cancel(job_id)
-        await self._ledger.insist(job_id, Canceled(now()))
+                await engine.comfy.cancel(job.prompt_id)
+        await self._ledger.insist(job.id, Canceled(now()))
 
     async def _serve(self, engine: Engine) -> None:
         """Run jobs on one engine for ever."""
@@ -154,19 +161,20 @@ class Dispatcher:
                 continue
             self._busy.add(job_id)
             try:
-                outcome = await self._attempt(job, engine)
+                home, outcome = await self._attempt(job, engine)
                 if isinstance(outcome, Ran):
-                    self._spawn(self._conclude(job_id, outcome, engine))
-                else:
-                    await self._settlement.settle(job_id, outcome, engine)
-            except asyncio.CancelledError:
-                raise
+                    self._spawn(self._conclude(job_id, outcome, home))
+                    continue  # busy until that is done
+                await self._settlement.settle(job_id, outcome, home)
             except Exception as error:
                 log.exception("%s: the slot failed", job_id)
+                outcome = None
                 await self._settlement.fail(job_id, internal(error))
             finally:
-                self._busy.discard(job_id)
                 self._ledger.queue_moved()
+            self._busy.discard(job_id)
+            if isinstance(outcome, Postponed):
+                await asyncio.sleep(0.5)
 
     async def _ready(self, engine: Engine) -> bool:
         if self.draining:
@@ -180,32 +188,27 @@ class Dispatcher:
             return False
         return True
 
-    async def _attempt(self, job: Job, engine: Engine) -> Outcome | Ran:
-        """Run a job; one from before a restart is adopted where it still is."""
+    async def _attempt(self, job: Job, engine: Engine) -> tuple[Engine, Outcome | Ran]:
+        """Run a job, or adopt one from before a restart; also say which engine's."""
         if job.id in self._recovered:
             if published := await self._collector.find(job):
                 self._recovered.discard(job.id)
-                return published
+                return engine, published
             home = await self._home(job, engine)
             self._recovered.discard(job.id)
             if home is not None:
                 log.info("%s is adopted from %s", job.id, home.comfy.url)
-                return await self._adopt(job, home)
+                return home, await self._adopt(job, home)
             if job.status is Status.CANCELING:
-                return Stopped()
+                return engine, Stopped()
             if job.status is Status.RUNNING:
-                return Lost(lost_in_restart())
-        return await self._runner.run(job, engine.comfy)
+                return engine, Lost(lost_in_restart())
+        return engine, await self._runner.run(job, engine.comfy)
 
     async def _adopt(self, job: Job, engine: Engine) -> Outcome | Ran:
-        if job.status is Status.CANCELING:
-            self._spawn(self._repeat_cancel(job.id))
         if job.status is Status.QUEUED:  # the process died before it said so
             await self._ledger.insist(job.id, Started(now()))
         return await self._runner.run(job, engine.comfy, adopt=True)
-
-    async def _repeat_cancel(self, job_id: str) -> None:
-        await self._runner.cancel(job_id)
 
     async def _home(self, job: Job, engine: Engine) -> Engine | None:
         """Return the engine that knows this attempt, asking the slot's own first."""
@@ -218,7 +221,6 @@ class Dispatcher:
 
     async def _conclude(self, job_id: str, ran: Ran, engine: Engine) -> None:
         """Finish a job whose slot has gone on to the next."""
-        self._busy.add(job_id)
         try:
             job, told = ran.run.job, ran.told
             async with self._collector.ahead(job, told, engine) as confirmed:

@@ -12,6 +12,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from common.disk import atomic_write, link_or_copy
@@ -86,10 +87,14 @@ class Files:
         orphans = [p for p in self._jobs.iterdir() if p.name not in jobs]
         orphans += [p for p in self._uploads.iterdir() if p.name not in uploads]
         orphans += list(self._tmp.iterdir())
-        old = [path for path in orphans if path.lstat().st_mtime < limit]
-        for path in old:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-        return len(old)
+        swept = 0
+        for path in orphans:
+            with suppress(FileNotFoundError):  # whoever wrote it is done with it
+                if path.lstat().st_mtime >= limit:
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+                swept += 1
+        return swept

@@ -112,12 +112,7 @@ class Intake:
         self._check_room()
         self._reserved += 1
         try:
-            job_id = str(uuid.uuid4())
-            try:
-                return await self._accept(job_id, request, sent, key)
-            except BaseException:
-                self._files.forget([job_id])
-                raise
+            return await self._accept(request, sent, key)
         finally:
             self._reserved -= 1
 
@@ -154,7 +149,7 @@ class Intake:
         self._check_room()
         request = self._request.accept(job.request)
         await self._check_weights(request)
-        return await self._commit(str(uuid.uuid4()), request, owner, earlier=job.id)
+        return await self._commit(request, owner, earlier=job.id)
 
     async def upload(self, data: bytes, owner: str) -> Upload:
         """Check and store a file for later requests, of a kind that they take."""
@@ -205,15 +200,13 @@ class Intake:
 
     # ---- files
 
-    async def _accept(
-        self, job_id: str, request: Request, sent: Submission, key: Key | None
-    ) -> Job:
+    async def _accept(self, request: Request, sent: Submission, key: Key | None) -> Job:
         uploads: list[Upload] = []
         ids: dict[str, str] = {}
         facts: dict[str, MediaFacts] = {}
         try:
             for name in request.media_fields():
-                value = sent.files.get(name) or sent.fields.get(name)
+                value = sent.files.get(name, sent.fields.get(name))
                 if value is None:
                     continue
                 upload, own = await self._resolve(value, name, sent.owner)
@@ -223,7 +216,7 @@ class Intake:
                     uploads.append(upload)
             request = request.model_copy(update=ids).fitted(facts)
             return await self._commit(
-                job_id, request, sent.owner, key=key, uploads=tuple(uploads)
+                request, sent.owner, key=key, uploads=tuple(uploads)
             )
         except BaseException:
             self._files.forget(uploads=[upload.id for upload in uploads])
@@ -290,13 +283,28 @@ class Intake:
 
     async def _commit(
         self,
-        job_id: str,
         request: Request,
         owner: str,
         *,
         key: Key | None = None,
         uploads: tuple[Upload, ...] = (),
         earlier: str | None = None,
+    ) -> Job:
+        job_id = str(uuid.uuid4())
+        try:
+            return await self._committed(job_id, request, owner, key, uploads, earlier)
+        except BaseException:
+            self._files.forget([job_id])
+            raise
+
+    async def _committed(
+        self,
+        job_id: str,
+        request: Request,
+        owner: str,
+        key: Key | None,
+        uploads: tuple[Upload, ...],
+        earlier: str | None,
     ) -> Job:
         media = request.media()
         for file in media:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from datetime import timedelta
 
 from common.errors import ServiceError
@@ -73,8 +74,6 @@ class Janitor:
         for job_id in self._ledger.waiting.ids():
             job = self._ledger.live(job_id)
             if job and job.status is Status.QUEUED and job.created_at < limit:
-                self._ledger.waiting.remove(job_id)
-                try:
+                with suppress(IllegalMove):  # it ended by itself
                     await self._ledger.change(job_id, Expired(now()))
-                except IllegalMove:
-                    log.debug("%s ended by itself", job_id)
+                    self._ledger.waiting.remove(job_id)

@@ -12,10 +12,11 @@ import asyncio
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from common.errors import NotFound, ServiceError
 from common.job import (
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 VERSIONS_SKIPPED = 1 << 16
 
 
+T = TypeVar("T")
 REMEMBERED = 256  # a few kB each
 
 
@@ -139,7 +141,7 @@ class Ledger:
         """Return the job's own copy of its workflow, and the files it needs."""
         live = self._live[job_id]
         if live.work is None:
-            live.work = await self.store.work_of(job_id)
+            live.work = await _persist(job_id, lambda: self.store.work_of(job_id))
         workflow, media = live.work
         return workflow.copy(), media
 
@@ -173,16 +175,9 @@ class Ledger:
 
         For what has happened and cannot be taken back. None when the job is over.
         """
-        pause_s = 0.2
-        while True:
-            try:
-                return await self.change(job_id, change)
-            except IllegalMove:
-                return None
-            except ServiceError as error:
-                log.warning("%s: %s; trying again", job_id, error.detail)
-                await asyncio.sleep(pause_s)
-                pause_s = min(5.0, pause_s * 2)
+        with suppress(IllegalMove):
+            return await _persist(job_id, lambda: self.change(job_id, change))
+        return None
 
     def advance(self, job_id: str, progress: Progress) -> None:
         """Tell watchers how far a run is; not committed."""
@@ -251,6 +246,18 @@ class Ledger:
         self._over[live.job.id] = live
         if len(self._over) > REMEMBERED:
             self._over.popitem(last=False)
+
+
+async def _persist(job_id: str, ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask the store until it answers."""
+    pause_s = 0.2
+    while True:
+        try:
+            return await ask()
+        except ServiceError as error:
+            log.warning("%s: %s; trying again", job_id, error.detail)
+            await asyncio.sleep(pause_s)
+            pause_s = min(5.0, pause_s * 2)
 
 
 def _log_change(job: Job) -> None:

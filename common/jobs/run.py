@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from common.comfy import Comfy, EngineUnreachable, Follower
 from common.events import EngineFile
 from common.job import Job
+from common.jobs.outcome import Done
 from common.progress import Meter
 from common.workflow import Workflow
 
@@ -35,7 +37,13 @@ class Run:
     missed_since: float | None = None  #: neither in history nor in the queue
     blind: bool = False  #: the socket was lost, so silence says nothing
     succeeded: bool = False  #: by the events; history has the last word
-    saved: tuple[EngineFile, ...] = ()  #: by the output nodes, as the events said
+    #: by each output node, as the events said
+    saved: dict[str, tuple[EngineFile, ...]] = field(default_factory=dict)
+
+    def done(self, saved: Mapping[str, tuple[EngineFile, ...]]) -> Done:
+        """Return the end, with the files in the order of the film."""
+        files = tuple(f for node in self.output_nodes for f in saved.get(node, ()))
+        return Done(files, dict(self.meter.seconds))
 
     async def send_cancel(self) -> None:
         """Ask ComfyUI; an interrupt between two nodes can miss, so ask repeatedly."""

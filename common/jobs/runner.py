@@ -30,7 +30,7 @@ from common.comfy import (
 )
 from common.events import Ended, Event, Executed, Preview, Succeeded
 from common.inputs.media import KINDS
-from common.job import Job, JobError, Started
+from common.job import Job, JobError, Started, Status
 from common.jobs.estimator import device_name
 from common.jobs.files import Files
 from common.jobs.ledger import Ledger, now
@@ -63,7 +63,7 @@ class Ran:
     @property
     def told(self) -> Done:
         """What the events told of the end."""
-        return Done(self.run.saved, dict(self.run.meter.seconds))
+        return self.run.done(self.run.saved)
 
 
 class Runner:
@@ -106,6 +106,9 @@ class Runner:
                 blind=adopt,
             )
             self._runs[job.id] = run
+            live = self._ledger.live(job.id)
+            if live is not None and live.status is Status.CANCELING:
+                run.cancel_asked = time.monotonic()  # before, or while it was found
             try:
                 outcome = await (self._look(run) if adopt else self._submit(run))
                 return outcome or await self._follow(run)
@@ -121,9 +124,10 @@ class Runner:
     async def conclude(self, ran: Ran) -> Outcome:
         """Return how a run ended, from ComfyUI's history."""
         while True:
-            outcome = await self._look(ran.run) or await overdue(ran.run, self.limits)
-            if outcome is not None:
+            if outcome := await self._look(ran.run):
                 return outcome
+            if time.monotonic() - ran.run.heard > self.limits.load_s:
+                return Lost(lost_in_restart())
             await asyncio.sleep(TELL_S)
 
     async def cancel(self, job_id: str) -> bool:
@@ -137,10 +141,10 @@ class Runner:
 
     async def _submit(self, run: Run) -> Outcome | None:
         try:
-            graph = await self._hand_over(run)
             # The commit travels beside the request; a crash between the two is found
             # at the next start by asking ComfyUI for this prompt id.
             run.started = asyncio.create_task(self._start(run))
+            graph = await self._hand_over(run)
             await run.engine.submit(run.job.prompt_id, graph)
         except WorkflowRejected as error:
             return Broken(self._rejected(error, run))
@@ -163,7 +167,7 @@ class Runner:
             name = await run.engine.upload(
                 self._files.input(run.job.id, file.upload_id),
                 f"{file.upload_id}{KINDS[file.kind].suffix}",
-                "wan",
+                f"wan/{run.job.prompt_id}",
             )
             run.workflow.patch(file.title, file.input, name)
         # A prefix of our own: a cached graph still saves a fresh file under it.
@@ -200,7 +204,7 @@ class Runner:
                 case Succeeded():
                     run.succeeded = True
                 case Executed(node=node, files=files) if node in run.output_nodes:
-                    run.saved += files
+                    run.saved[node] = files
                     self._note(run, event)
                 case Preview(data=data, content_type=content_type):
                     run.heard = time.monotonic()
@@ -247,9 +251,7 @@ class Runner:
     def _verdict(self, run: Run, history: History) -> Outcome:
         match history.status:
             case "success":
-                by_node = (history.files_by_node.get(n, ()) for n in run.output_nodes)
-                saved = tuple(file for files in by_node for file in files)
-                return Done(saved, dict(run.meter.seconds))
+                return run.done(history.files_by_node)
             case "interrupted":
                 return Stopped()
         assert history.error is not None
@@ -305,8 +307,9 @@ class Runner:
         """Tell a queue that moves from one whose worker thread has died."""
         with suppress(EngineUnreachable):
             running, _ = await run.engine.queue_sizes()
-            if running:
+            if running:  # somebody else's: our time has not begun
                 run.waiting_since = None
+                run.began = run.heard = time.monotonic()
                 return None
         since = run.waiting_since or time.monotonic()
         run.waiting_since = since

@@ -73,24 +73,23 @@ class Settlement:
 
     async def settle(self, job_id: str, outcome: Outcome, engine: Engine) -> None:
         """Turn an attempt's outcome into the job's next state."""
+        if not isinstance(outcome, Done | Postponed) and (
+            job := self._ledger.live(job_id)
+        ):
+            await asyncio.to_thread(engine.tidy, job.prompt_id)
         match outcome:
             case Done():
                 if job := self._ledger.live(job_id):
                     found = await self._collector.collect(job, outcome, engine)
                     await self.settle(job_id, found, engine)
             case Published(outputs=outputs, nodes=nodes):
-                end = Succeeded(outputs, nodes, now())
-                if job := await self._ledger.insist(job_id, end):
-                    await asyncio.to_thread(engine.tidy, job.prompt_id)
+                await self._ledger.insist(job_id, Succeeded(outputs, nodes, now()))
             case Spoiled(error=error):
-                if job := self._ledger.live(job_id):
-                    await asyncio.to_thread(engine.tidy, job.prompt_id)
                 await self._once_more(job_id, error, engine)
             case Stopped():
                 await self._ledger.insist(job_id, Canceled(now()))
             case Postponed():
                 await self._again(job_id, Deferred())
-                await asyncio.sleep(0.5)
             case Lost(error=error, restart=restart):
                 if restart:
                     await self._restart(engine)

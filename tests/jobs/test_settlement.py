@@ -1,5 +1,7 @@
 """What becomes of a job whose weights could not be loaded: mended once, and no more."""
 
+from unittest.mock import Mock
+
 import pytest
 
 from common.job import JobError, Started, Status
@@ -44,7 +46,7 @@ class Process:
         """Have a job taken, and its attempt end so."""
         assert self.waiting.remove(job_id)
         await self.ledger.change(job_id, Started(AT))
-        await self.settlement.settle(job_id, outcome, None)
+        await self.settlement.settle(job_id, outcome, Mock())
         return await self.ledger.get(job_id, "")
 
 
