@@ -73,17 +73,18 @@ class Settlement:
 
     async def settle(self, job_id: str, outcome: Outcome, engine: Engine) -> None:
         """Turn an attempt's outcome into the job's next state."""
-        if not isinstance(outcome, Done | Postponed) and (
-            job := self._ledger.live(job_id)
-        ):
+        job = self._ledger.live(job_id)
+        if job and not isinstance(outcome, Done | Published | Postponed):
             await asyncio.to_thread(engine.tidy, job.prompt_id)
         match outcome:
             case Done():
-                if job := self._ledger.live(job_id):
+                if job:
                     found = await self._collector.collect(job, outcome, engine)
                     await self.settle(job_id, found, engine)
             case Published(outputs=outputs, nodes=nodes):
                 await self._ledger.insist(job_id, Succeeded(outputs, nodes, now()))
+                if job:
+                    await asyncio.to_thread(engine.tidy, job.prompt_id)
             case Spoiled(error=error):
                 await self._once_more(job_id, error, engine)
             case Stopped():
