@@ -8,7 +8,9 @@ Installs what is needed into .venv, once, and starts.
     python start.py test            check and test everything
     python start.py test ARGUMENTS  pytest alone, with these arguments
     python start.py lock            refresh the locks (needs uv)
-    python start.py COMMAND ...     any command of `wan`; --help lists them
+    python start.py COMMAND ...     any command of `wan`: serve, services, estimate,
+                                    jobs, models, engine, runpod, doctor, container;
+                                    COMMAND --help tells of it
 
 Standard library only. Python 3.11 or later; an older one is told so, which is why
 nothing here is newer than 3.6 in its syntax.
@@ -19,6 +21,7 @@ WAN_VENV names an environment to use as it is: nothing is installed then.
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -245,10 +248,13 @@ def hand_over(python_path: str, arguments: "list[str]") -> int:
     """Become `wan`; where a process cannot, wait for it."""
     # -P: a folder named `common` where we are called from is not ours.
     command = [python_path, "-P", "-m", "common.cli.main", *arguments]
+    # What it calls itself in its hints: `wan` alone is not on the PATH.
+    typed = shlex.join([Path(sys.executable).name, sys.argv[0]])
+    variables = dict(os.environ, WAN_COMMAND=typed)
     sys.stdout.flush()
     if not WINDOWS:
-        os.execv(python_path, command)  # noqa: S606 - our own Python
-    child = subprocess.Popen(command)
+        os.execve(python_path, command, variables)  # noqa: S606 - our own Python
+    child = subprocess.Popen(command, env=variables)
     while True:
         try:
             return child.wait()

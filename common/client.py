@@ -5,7 +5,7 @@ The synchronous client of a service: submit, watch, download.
     job = client.submit({"prompt": "a red fox in snow"})
     for job in client.watch(job["id"]):
         print(job["status"], job["progress"]["value"])
-    client.download(job, Path("fox.mp4"))
+    client.download(job, "fox.mp4")
 
 Whatever can be lost on the way is asked for again: a submission under the same
 idempotency key, a watch from the last change seen, a download from the last byte.
@@ -99,7 +99,7 @@ class Client:
     def submit(
         self,
         fields: Mapping[str, object],
-        files: Mapping[str, Path] | None = None,
+        files: Mapping[str, Path | str] | None = None,
         idempotency_key: str | None = None,
     ) -> JsonObject:
         """
@@ -115,17 +115,18 @@ class Client:
                 "POST", "/generate", json=dict(fields), headers=headers
             )
         texts = {k: _text(v) for k, v in fields.items() if v is not None}
+        paths = {name: Path(path) for name, path in files.items()}
         return self._calls.json(
-            "POST", "/generate", data=texts, paths=files, headers=headers
+            "POST", "/generate", data=texts, paths=paths, headers=headers
         )
 
     def estimate(self, fields: Mapping[str, object]) -> JsonObject:
         """Return what a request would take; files may be left out."""
         return self._calls.json("POST", "/estimate", json=dict(fields))
 
-    def upload(self, path: Path) -> JsonObject:
+    def upload(self, path: Path | str) -> JsonObject:
         """Send a file ahead; its `id` is taken wherever a file is."""
-        return self._calls.json("POST", "/uploads", paths={"file": path})
+        return self._calls.json("POST", "/uploads", paths={"file": Path(path)})
 
     def get(self, job_id: str) -> JsonObject:
         """Return a job."""
@@ -201,7 +202,7 @@ class Client:
 
     # ---- downloads
 
-    def download(self, job: JsonObject, path: Path, output: int = 0) -> Path:
+    def download(self, job: JsonObject, path: Path | str, output: int = 0) -> Path:
         """
         Save an output of a job under `path`, whole and checked or not at all.
 
@@ -210,7 +211,7 @@ class Client:
             Unreachable: the service stayed away for as long as we have patience.
             BadDownload: its sha256 is not the one that the job names.
         """
-        wanted = job["outputs"][output]
+        wanted, path = job["outputs"][output], Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial(path) as part:
             digest = hashlib.sha256()

@@ -17,7 +17,8 @@ from common.job import Job
 from common.video import latent_frames
 
 ENOUGH_RUNS = 3  # fewer tell nothing of how runs differ
-NEAREST_RUNS = 30  # small runs say little of large ones, so those alike count
+NEAREST_RUNS = 30
+ALIKE = 4  # times as much work, or as little: other runs say little
 
 # Samplers of two evaluations for a step. Source: the second call of `model` in
 # k-diffusion's `sample_heun`, `sample_dpm_2` and `sample_dpmpp_sde`.
@@ -76,9 +77,15 @@ def seconds(samples: Iterable[Sample], wanted: float) -> tuple[float, float] | N
     The upper figure has the reading of weights in it, as often as that happens.
     None while there are too few runs to tell.
     """
-    near = sorted(samples, key=lambda one: abs(log(one.work / wanted)))[:NEAREST_RUNS]
+
+    def apart(one: Sample) -> float:
+        return abs(log(one.work / wanted))
+
+    near = sorted(samples, key=apart)[:NEAREST_RUNS]
     if len(near) < ENOUGH_RUNS:
         return None
+    # Of a small clip most is overhead: where one is like what is wanted, it counts.
+    near = [one for one in near if apart(one) <= log(ALIKE)] or near
     paces = [one.run_s / one.work for one in near]
     load_s = quantile([one.load_s for one in near], 0.9)
     low, high = quantile(paces, 0.1) * wanted, quantile(paces, 0.9) * wanted + load_s

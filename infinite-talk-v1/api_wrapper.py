@@ -39,6 +39,7 @@ from common.workflow import Workflow
 
 MAX_AREA = 1280 * 720
 
+TalkPrompt = Annotated[Prompt, Field(examples=["a woman speaks to the camera"])]
 TalkFrames = Annotated[
     int,
     Field(
@@ -110,7 +111,7 @@ class Generate(Request):
 
     image: Annotated[Image, Patch("First frame", "image")]
     audio: Annotated[Audio, Patch("Speech", "audio")]
-    prompt: Annotated[Prompt, Patch("Positive prompt", "text")] = (
+    prompt: Annotated[TalkPrompt, Patch("Positive prompt", "text")] = (
         "a person is speaking to the camera"
     )
     negative_prompt: Annotated[

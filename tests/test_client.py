@@ -82,6 +82,21 @@ def test_a_file_goes_along_or_ahead(client, tmp_path):
     assert along["request"]["frames"] == SMALL["frames"]
 
 
+def test_a_path_may_be_text(client, tmp_path):
+    """As the examples write it: a file is sent and saved by its name alone."""
+    picture = tmp_path / "first.png"
+    picture.write_bytes(png())
+
+    ahead = client.upload(str(picture))
+    job = client.submit(SMALL, {"image": str(picture)})
+    last = list(client.watch(job["id"]))[-1]
+    path = client.download(last, str(tmp_path / "fox.mp4"))
+
+    assert ahead["id"]
+    assert path == tmp_path / "fox.mp4"
+    assert path.is_file()
+
+
 def test_an_estimate_makes_no_job(client):
     """What the request would take, and nothing in the list."""
     before = names(client)

@@ -72,6 +72,17 @@ def test_runs_of_like_size_count():
     assert seconds(small + large, 90.0) == (45.0, 45.0)
 
 
+def test_a_few_tiny_runs_do_not_count_where_one_is_alike():
+    """Of a tiny clip all is overhead; alone, it is better than nothing."""
+    tiny = [Sample(1.0, 5.0, 0.0)] * 5
+    alike = [Sample(100.0, 50.0, 0.0)]
+
+    assert seconds(tiny + alike, 100.0) == (50.0, 50.0)
+    assert seconds(tiny + alike, 399.0) == (199.5, 199.5)
+    assert seconds(tiny + alike, 1.0) == (5.0, 5.0)
+    assert seconds(tiny, 100.0) == (500.0, 500.0)
+
+
 @pytest.mark.parametrize(
     ("change", "factor"),
     [

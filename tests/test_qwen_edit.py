@@ -2,12 +2,14 @@
 
 import base64
 import contextlib
+import importlib.util
 import io
 
 import aiohttp
 import pytest
 from PIL import Image
 
+from common.cli.screen import Stop
 from common.engine.editors import EditorMissing, WeightsMissing, editor
 from common.engine.editors.weights import MODEL, PIPELINE
 from common.jobs import supply
@@ -160,6 +162,53 @@ def test_a_service_of_comfyui_is_not_run_by_the_editor(tmp_path):
     settings = Settings.read(data=tmp_path, engine="nunchaku")
     with pytest.raises(BadSettings, match="nunchaku"):
         Runtime(fastwan(), settings)
+
+
+@pytest.mark.parametrize(
+    ("variable", "options", "port"),
+    [
+        (None, [], 8000),
+        ("8123", [], 8123),
+        ("", [], 8000),
+        ("8123", ["--port", "8124"], 8124),
+    ],
+    ids=["nothing", "WAN_PORT", "empty", "both"],
+)
+def test_it_serves_on_the_port_that_is_named(monkeypatch, variable, options, port):
+    """Else on 8000; either is taken or refused, and no other is looked for."""
+    program = start_program()
+    if variable is None:
+        monkeypatch.delenv("WAN_PORT", raising=False)
+    else:
+        monkeypatch.setenv("WAN_PORT", variable)
+
+    def stop(settings):
+        raise Stop(f"{settings.port} {'port' in settings.model_fields_set}")
+
+    monkeypatch.setattr(program, "listener", stop)
+
+    with pytest.raises(Stop, match=f"^{port} True$"):
+        program.app(options, standalone_mode=False)
+
+
+def test_an_engine_that_is_none_is_refused_by_its_option(capsys):
+    """The option is named, and no variable that nobody set."""
+    with pytest.raises(SystemExit) as end:
+        start_program().app(["--engine", "foo"])
+
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert "--engine" in said
+    assert "WAN_ENGINE" not in said
+
+
+def start_program():
+    """Return main.py as a module."""
+    path = find("qwen-image-edit-nunchaku") / "main.py"
+    spec = importlib.util.spec_from_file_location("qwen_main", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 async def test_a_model_that_cannot_run_is_said(live, monkeypatch):

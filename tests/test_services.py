@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from common.api.schema import examples
 from common.engine.definitions import Library
 from common.engine.settings import EngineSettings
 from common.engine.validate import validate
@@ -128,6 +129,17 @@ def test_every_field_explains_itself(service):
             continue
         assert hints, name
         assert {"widget", "group"} <= set(hints[0]), name
+
+
+def test_every_example_is_a_request(service):
+    """What the document proposes is accepted, with a prompt that suits the service."""
+    shown = examples(service.request)
+    own = service.request.model_fields["prompt"].examples
+
+    assert shown
+    for example in shown.values():
+        request = service.request.accept(example["value"])
+        assert request.prompt in own
 
 
 def test_only_safetensors_are_loaded(service):

@@ -1,11 +1,15 @@
 import ast
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+
+from common.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 TINY = ("--width", "256", "--height", "256", "--frames", "5", "--steps", "2")
@@ -249,6 +253,29 @@ def test_help_is_its_own(start, capsys):
     """Its help needs no environment."""
     assert start.main(["--help"]) == 0
     assert "python start.py --once" in capsys.readouterr().err
+
+
+def test_help_names_the_commands(start):
+    """Those of `wan`, but for what start.py does by itself."""
+    words = set(re.findall(r"\w+", start.__doc__))
+
+    assert set(get_command(app).commands) - {"up"} <= words
+
+
+@posix
+def test_a_wrong_command_is_told_what_works(tmp_path):
+    """`wan` alone is not on the PATH: the way that was taken is said."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "start.py"), "frob"],
+        env={**os.environ, "WAN_VENV": sys.prefix, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 2
+    python = Path(sys.executable).name
+    assert f"Try '{python} {ROOT / 'start.py'} --help'" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-test.lock"])

@@ -40,6 +40,25 @@ UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 AN = {"video": "a video", "image": "an image"}
 
+IdempotencyKey = Annotated[
+    str | None,
+    Header(description="Makes a retry safe: same key and body, same job."),
+]
+Prefer = Annotated[
+    str | None,
+    Header(
+        description="`wait=60` answers when the job is over, or after so many seconds:"
+        f" at most {MAX_WAIT_S}."
+    ),
+]
+LastEventId = Annotated[
+    str | None, Header(description="The last event's id that was seen: go on after it.")
+]
+Cursor = Annotated[
+    str | None,
+    Query(max_length=20, description="The `next_cursor` of the page before."),
+]
+
 T = TypeVar("T")
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])")
@@ -96,8 +115,8 @@ def routes(runtime: Runtime) -> APIRouter:
     async def generate(
         request: Request,
         owner: Owner,
-        idempotency_key: Annotated[str | None, Header()] = None,
-        prefer: Annotated[str | None, Header()] = None,
+        idempotency_key: IdempotencyKey = None,
+        prefer: Prefer = None,
     ) -> Response:
         if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
             raise InvalidInput.of(
@@ -118,6 +137,7 @@ def routes(runtime: Runtime) -> APIRouter:
             responses={200: {"description": "Done within `Prefer: wait`."}},
             openapi_extra=request_body(runtime.service),
             summary=f"Make {AN[runtime.service.kind]}",
+            description="Hand in a request; the job is kept before this answers.",
         )(generate)
 
     async def answer(request: Request, job: Job, prefer: str | None) -> Response:
@@ -135,9 +155,10 @@ def routes(runtime: Runtime) -> APIRouter:
         status: Annotated[
             str | None, Query(description="One or more, comma-separated.")
         ] = None,
-        limit: Annotated[int, Query(ge=1, le=200)] = 50,
-        cursor: Annotated[str | None, Query(max_length=20)] = None,
+        limit: Annotated[int, Query(ge=1, le=200, description="Jobs of a page.")] = 50,
+        cursor: Cursor = None,
     ) -> Response:
+        """List your jobs, newest first."""
         before = number(cursor)
         if before is None and cursor is not None:
             raise InvalidInput.of("cursor", "is not one that this service gave")
@@ -150,6 +171,7 @@ def routes(runtime: Runtime) -> APIRouter:
 
     @router.get("/jobs/{job_id}", response_model=JobView)
     async def get_job(job: AJob) -> Response:
+        """Return the job as it stands."""
         return JSONResponse(ledger.view(job))
 
     @router.get(
@@ -162,9 +184,8 @@ def routes(runtime: Runtime) -> APIRouter:
         },
         dependencies=[Depends(a_stream)],
     )
-    async def events(
-        job: AJob, last_event_id: Annotated[str | None, Header()] = None
-    ) -> Response:
+    async def events(job: AJob, last_event_id: LastEventId = None) -> Response:
+        """Stream the job now and after each change, until it is over."""
         after = number(last_event_id)
         if job.status.terminal and job.version == after:
             return Response(status_code=204)  # tells a browser not to come again
@@ -199,6 +220,7 @@ def routes(runtime: Runtime) -> APIRouter:
 
     @router.get("/jobs/{job_id}/preview", response_class=Response)
     async def preview(job: AJob) -> Response:
+        """Return the newest picture of a job that runs."""
         found = runtime.bus.preview(job.id)
         if found is None:
             raise NotFound("there is no preview yet, or the job is over")
@@ -208,6 +230,7 @@ def routes(runtime: Runtime) -> APIRouter:
 
     @router.post("/jobs/{job_id}/cancel", response_model=JobView)
     async def cancel(job: AJob) -> Response:
+        """Stop the job; one that waits never starts."""
         return JSONResponse(ledger.view(await desk.cancel(job)))
 
     @router.post("/jobs/{job_id}/retry", status_code=202, response_model=JobView)
@@ -215,17 +238,20 @@ def routes(runtime: Runtime) -> APIRouter:
         request: Request,
         job: AJob,
         owner: Owner,
-        prefer: Annotated[str | None, Header()] = None,
+        prefer: Prefer = None,
     ) -> Response:
+        """Make a new job of the same request."""
         return await answer(request, await desk.retry(job, owner), prefer)
 
     @router.delete("/jobs/{job_id}", status_code=204)
     async def delete(job: AJob) -> None:
+        """Remove a job and its files; one that runs is canceled first."""
         await desk.delete(job)
 
     @router.head("/jobs/{job_id}/outputs/{name}", include_in_schema=False)
     @router.get("/jobs/{job_id}/outputs/{name}", response_class=FileResponse)
     async def output(job: AJob, name: str, request: Request) -> Response:
+        """Download a file, whole or by ranges."""
         return await output_of(runtime, job, name, request)
 
     return router

@@ -19,11 +19,13 @@ def routes(runtime: Runtime) -> APIRouter:
 
     @router.get("/status/{job_id}")
     async def status(job: AJob) -> Response:
+        """Return the job in the first form; `/jobs/{job_id}` says more."""
         return JSONResponse(legacy_view(job, runtime.settings.root_path))
 
     @router.head("/download/{job_id}", include_in_schema=False)
     @router.get("/download/{job_id}", response_class=FileResponse)
     async def download(job: AJob, request: Request) -> Response:
+        """Download the job's first file."""
         if not job.outputs:
             raise NotFound("the job has no video yet")
         return await output_of(runtime, job, job.outputs[0].name, request)

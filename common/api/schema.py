@@ -229,17 +229,21 @@ def add_aliases(schema: dict[str, Any], request: type[Request]) -> None:
 
 
 def examples(request: type[Request]) -> dict[str, Any]:
-    """Return a small request, and one that starts from a picture."""
-    prompt = "a red fox trotting through fresh snow, morning light"
-    found = {"text": {"summary": "From a prompt", "value": {"prompt": prompt}}}
-    if "audio" in request.model_fields:
+    """Return a small request, and one that starts from a picture; what is required."""
+    fields = request.model_fields
+    prompt = (fields["prompt"].examples or [""])[0]
+    if "audio" in fields:
         speech = {
             "image": "https://example.com/face.png",
             "audio": "https://example.com/speech.mp3",
-            "prompt": "a woman speaks to the camera",
+            "prompt": prompt,
         }
         return {"speech": {"summary": "From a picture and speech", "value": speech}}
-    if "image" in request.model_fields:
-        value = {"prompt": prompt, "image": "https://example.com/fox.png", "seed": 42}
+    found = {"text": {"summary": "From a prompt", "value": {"prompt": prompt}}}
+    if "image" in fields:
+        picture = "https://example.com/picture.png"
+        value = {"prompt": prompt, "image": picture, "seed": 42}
         found["image"] = {"summary": "From a picture", "value": value}
+        if fields["image"].is_required():
+            del found["text"]
     return found

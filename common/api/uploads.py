@@ -37,6 +37,7 @@ def routes(runtime: Runtime) -> APIRouter:
         "/uploads", status_code=201, response_model=UploadView, openapi_extra=FILE_PART
     )
     async def upload(request: Request, owner: Owner) -> Response:
+        """Store a file ahead; its `id` is taken wherever a file is."""
         data = await body.read_file(request, max_bytes)
         stored = await runtime.intake.upload(data, owner)
         return JSONResponse(asdict(stored), 201)

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from common.cli.screen import Stop, plain_errors, put
+from common.cli.screen import Stop, called, plain_errors, put
 
 if TYPE_CHECKING:
     from common.settings import Settings
@@ -74,6 +74,7 @@ def findings() -> Iterator[Finding]:
     yield from data(settings)
     yield cards()
     yield from engines(settings)
+    yield from folder_of_comfyui(settings)
     yield from weights(settings)
 
 
@@ -103,22 +104,24 @@ def imports() -> Finding:
 
 def ports(settings: Settings) -> Iterator[Finding]:
     """Look whether the ports are free, or ours already."""
-    from common.cli.address import card
     from common.ports import PortTaken, listen
 
+    named = "port" in settings.model_fields_set
     for port, whose in ((settings.engine_port, "engine"), (settings.port, "service")):
         if port == 0:
             continue
         try:
             listen(settings.host, port, only=True).close()
         except PortTaken as error:
-            ours = card(f"http://127.0.0.1:{port}") if whose == "service" else None
-            what = f"port {port}: {ours['name']} runs" if ours else str(error)
+            ours = _ours(port) if whose == "service" else None
+            insisted = named and whose == "service"
             yield Finding(
                 ours is not None,
-                what,
-                "the next free port is used unless you name one",
-                needed=False,
+                f"port {port}: {ours}" if ours else str(error),
+                "stop that process, or choose another WAN_PORT"
+                if insisted
+                else "the next free port is used unless you name one",
+                needed=insisted,
             )
         except OSError as error:
             yield Finding(
@@ -128,6 +131,26 @@ def ports(settings: Settings) -> Iterator[Finding]:
             )
         else:
             yield Finding(True, f"port {port} is free for the {whose}")
+
+
+def _ours(port: int) -> str | None:
+    """Return what to say of a service of ours at a port; None = it is none."""
+    from common.cli.address import CARD_S, card, connect
+    from common.client import Refused, Unreachable
+    from common.errors import Unauthorized
+
+    url = f"http://127.0.0.1:{port}"
+    if found := card(url):
+        return f"{found['name']} runs"
+    with connect(url, timeout_s=CARD_S, patience_s=0) as client:
+        try:
+            client.card()
+        except Unreachable:
+            return None
+        except Refused as refused:
+            if (refused.status, refused.code) == (401, Unauthorized.code):
+                return "a service of ours runs, and asks for its key"
+    return None
 
 
 def data(settings: Settings) -> Iterator[Finding]:
@@ -212,11 +235,25 @@ def engines(settings: Settings) -> Iterator[Finding]:
             yield Finding(True, f"ComfyUI {version} at {url}")
 
 
+def folder_of_comfyui(settings: Settings) -> Iterator[Finding]:
+    """Look whether the ComfyUI that we are to start is where it is said to be."""
+    own = settings.engine_kind == "comfyui" and not settings.engine_urls
+    if not own or settings.comfyui_dir is None:
+        return
+    main = settings.comfyui_dir / "main.py"
+    if main.is_file():
+        yield Finding(True, f"ComfyUI in {settings.comfyui_dir}")
+    else:
+        cure = "set COMFYUI_DIR to the folder that ComfyUI's main.py is in"
+        yield Finding(False, f"there is no {main}", cure)
+
+
 def weights(settings: Settings) -> Iterator[Finding]:
     """Look at the root of the weights, and at what each service lacks."""
     from common.models.access import HINT
     from common.models.ensurer import ModelEnsurer
     from common.models.errors import ModelsError
+    from common.models.status import over
     from common.service import folders, load
 
     if not settings.supplies:
@@ -239,15 +276,15 @@ def weights(settings: Settings) -> Iterator[Finding]:
     for service in (load(folder) for folder in folders()):
         files = ensurer.file_status(ensurer.needed_by(service))
         absent = [one for one in files if not one.usable]
-        size = sum((one.size or 0) - one.done_bytes for one in absent)
+        size = sum((one.size or one.done_bytes) - one.done_bytes for one in absent)
         names = ", ".join(one.file.name for one in absent[:3])
         more = ", …" if len(absent) > 3 else ""
         yield Finding(
             not absent,
-            f"{service.name} lacks {size / 1e9:.2f} GB: {names}{more}"
+            f"{service.name} lacks {over(size, absent)}: {names}{more}"
             if absent
             else f"{service.name} has its {len(files)} weights",
-            f"wan models ensure --service {service.name}",
+            f"{called()} models ensure --service {service.name}",
             needed=False,
         )
 

@@ -7,12 +7,23 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import requests
 
-from common.cli.screen import INTERRUPTED, Stop, console, put, say, terminal
-from common.client import Refused, Unreachable
+from common.calls import AGAIN
+from common.cli.address import DEFAULT_URL
+from common.cli.screen import (
+    INTERRUPTED,
+    NO_SERVICE,
+    Stop,
+    console,
+    put,
+    say,
+    terminal,
+)
+from common.client import BadDownload, Refused, Unreachable
 from common.sizes import human
 
 if TYPE_CHECKING:
@@ -22,6 +33,7 @@ Job = dict[str, Any]
 Show = Callable[[Job], None]
 
 WHY_S = 5.0  # a job that still waits then is told about
+LINES = 10  # at most, of one stage
 
 
 def follow(client: Client, job: Job, *, as_json: bool) -> Job:
@@ -38,11 +50,23 @@ def follow(client: Client, job: Job, *, as_json: bool) -> Job:
 
 
 def watched(client: Client, job: Job, *, as_json: bool) -> Job:
-    """Show a job until it is over, and return it."""
+    """
+    Show a job until it is over, and return it.
+
+    Raises:
+        Stop: the service went away; the hint says how to come back to the job.
+    """
     last = job
-    with _view(as_json) as show, explained(client, job["id"]):
-        for last in client.watch(job["id"]):
-            show(last)
+    try:
+        with _view(as_json) as show, explained(client, job["id"]):
+            for last in client.watch(job["id"]):
+                show(last)
+    except Unreachable as error:
+        raise Stop(str(error), kept(client, job["id"]), NO_SERVICE) from None
+    except Refused as error:
+        if error.status not in AGAIN:
+            raise
+        raise Stop(str(error), kept(client, job["id"])) from None
     return last
 
 
@@ -56,8 +80,9 @@ def outcome(job: Job) -> Job:
     if job["status"] == "succeeded":
         return job
     error = job["error"] or {}
-    message = error.get("message") or f"is {job['status']}"
-    raise Stop(f"job {job['id']}: {message}", error.get("hint"))
+    message = error.get("message")
+    what = f": {message}" if message else f" is {job['status']}"
+    raise Stop(f"job {job['id']}{what}", error.get("hint"))
 
 
 def save(client: Client, job: Job, out: Path | None) -> list[Path]:
@@ -65,11 +90,23 @@ def save(client: Client, job: Job, out: Path | None) -> list[Path]:
     outputs = job["outputs"]
     paths = [_path(job, one["name"], out, alone=len(outputs) == 1) for one in outputs]
     for number, path in enumerate(paths):
+        where = client.address_of(outputs[number]["url"])
+        hint = f"{kept(client, job['id'])}; its file is at {where}"
         try:
             client.download(job, path, number)
+        except Unreachable as error:
+            raise Stop(str(error), hint, NO_SERVICE) from None
+        except BadDownload as error:
+            raise Stop(str(error), hint) from None
         except OSError as error:
-            raise Stop(f"cannot write {path}: {error.strerror}") from None
+            raise Stop(f"cannot write {path}: {error.strerror}", hint) from None
     return paths
+
+
+def kept(client: Client, job_id: str) -> str:
+    """Return how to come back to a job that we cannot follow to its file."""
+    at = "" if client.url == DEFAULT_URL else f" --url {quote(client.url)}"
+    return f"the job is kept: 'wan jobs watch {job_id}{at}' follows it"
 
 
 def summary(job: Job) -> str:
@@ -141,15 +178,16 @@ def _view(as_json: bool) -> Iterator[Show]:
 
 
 def _lines() -> Show:
-    """Return what writes a line for each new stage."""
-    last = ""
+    """Return what writes a line for each new stage, and for each tenth of one."""
+    last = ("", 0)
 
     def show(job: Job) -> None:
         nonlocal last
-        text = _stage(job)
-        if text != last:
-            say(f"{text} ({job['progress']['value']:.0%})")
-            last = text
+        done = _done(job["progress"])
+        now = (_stage(job), int(done * LINES))
+        if now != last:
+            say(f"{now[0]} ({done:.0%})")
+            last = now
 
     return show
 
@@ -169,14 +207,18 @@ def _bar() -> Iterator[Show]:
 
         def show(job: Job) -> None:
             now = job["progress"]
-            done = now["value"]
-            if now.get("total_bytes"):  # of the download; the run has not begun
-                done = now["done_bytes"] / now["total_bytes"]
             progress.update(
-                task, completed=done, description=_stage(job), detail=_rest(now)
+                task, completed=_done(now), description=_stage(job), detail=_rest(now)
             )
 
         yield show
+
+
+def _done(now: dict[str, Any]) -> float:
+    """Return how much is done, from 0 to 1, of the run or of the download before it."""
+    if total := now.get("total_bytes"):
+        return float(now["done_bytes"] / total)
+    return float(now["value"])
 
 
 def _stage(job: Job) -> str:

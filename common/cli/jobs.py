@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from common.cli.address import DEFAULT_URL, Json, Url, connect
-from common.cli.screen import WRONG_USE, Stop, console, plain_errors, put, say
+from common.cli.screen import WRONG_USE, Stop, console, draw, plain_errors, put, say
 
 if TYPE_CHECKING:
     from common.client import Client
@@ -18,6 +18,7 @@ app = typer.Typer(help="Look at jobs, follow or cancel one.", no_args_is_help=Tr
 
 RECENT = 200
 FULL_ID = 36  # characters of a UUID
+ROOM = 80  # columns of a terminal that has room for the time as well
 
 Id = Annotated[
     str, typer.Argument(metavar="ID", help="Its id, or the beginning of a recent one.")
@@ -43,19 +44,24 @@ def list_(
     from rich.table import Table
     from rich.text import Text
 
+    widths = {"id": FULL_ID, "status": 9, "": 4, "created": 19}
+    if console(sys.stdout).width < ROOM:
+        del widths["created"]
     table = Table(box=None, pad_edge=False)
-    for title in ("id", "status", "", "created"):
-        table.add_column(title, no_wrap=True, min_width=FULL_ID if title == "id" else 0)
+    for title, width in widths.items():
+        table.add_column(title, no_wrap=True, min_width=width)
     table.add_column("prompt", no_wrap=True, overflow="ellipsis")
     for job in found:
-        table.add_row(
-            job["id"],
-            job["status"],
-            f"{job['progress']['value']:.0%}" if job["status"] == "running" else "",
-            job["created_at"][:19].replace("T", " "),
-            Text(_short(job["request"].get("prompt", ""))),
-        )
-    console(sys.stdout).print(table)
+        running = job["status"] == "running"
+        row = {
+            "id": job["id"],
+            "status": job["status"],
+            "": f"{job['progress']['value']:.0%}" if running else "",
+            "created": job["created_at"][:19].replace("T", " "),
+        }
+        prompt = Text(_short(job["request"].get("prompt", "")))
+        table.add_row(*(row[title] for title in widths), prompt)
+    draw(table)
 
 
 @app.command()
@@ -91,8 +97,11 @@ def find(client: Client, text: str) -> dict[str, Any]:
     Return a job by its id or by a beginning that only one recent job has.
 
     Raises:
-        Stop: none has, or several have.
+        Stop: none has, or several have, or nothing was given.
     """
+    if not text.strip():
+        hint = "give its id, or the beginning of one; 'wan jobs list' has them"
+        raise Stop("which job?", hint, WRONG_USE)
     if len(text) >= FULL_ID:
         return client.get(text)
     jobs = client.list(limit=RECENT)["jobs"]

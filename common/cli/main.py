@@ -21,7 +21,7 @@ from common.cli import (
     up,
 )
 from common.cli.models.app import app as models
-from common.cli.screen import EXIT_CODES, PLAIN, guarded, put
+from common.cli.screen import EXIT_CODES, PLAIN, called, guarded, put
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -75,7 +75,7 @@ app.command(cls=up.Up)(up.up)
 
 def main() -> None:
     """Run the command line."""
-    sys.exit(guarded(lambda: app(prog_name="wan")))
+    sys.exit(guarded(lambda: app(prog_name=called())))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 FAILED = 1
 WRONG_USE = 2
@@ -35,6 +36,11 @@ PLAIN: dict[str, Any] = {
 }
 
 
+def called() -> str:
+    """Return what a person types to run us: `wan`, or what start.py says."""
+    return os.environ.get("WAN_COMMAND") or "wan"
+
+
 class Stop(Exception):
     """The command ends here; the message says why, the hint what to do."""
 
@@ -46,7 +52,28 @@ class Stop(Exception):
 
 def put(data: str) -> None:
     """Write data to stdout."""
-    typer.echo(data)
+    with _written():
+        typer.echo(data)
+
+
+def draw(data: RenderableType) -> None:
+    """Write a table to stdout."""
+    with _written():
+        console(sys.stdout).print(data)
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    """Turn a stdout that takes nothing, such as a file on a full disk, into `Stop`."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # the reader has had enough
+    except OSError as error:
+        _let_go_of_stdout()
+        raise Stop(
+            f"cannot write to stdout: {error.strerror}", "send it elsewhere"
+        ) from None
 
 
 def say(text: str) -> None:
@@ -118,13 +145,22 @@ def guarded(run: Callable[[], object]) -> int:
             return stop.code
         lines = str(stop).splitlines() or [""]
         say("\n".join([f"error: {lines[0]}", *(f"       {one}" for one in lines[1:])]))
-        for one in (stop.hint or "").splitlines():
+        for one in _typed(stop.hint or "").splitlines():
             say(f"hint:  {one}")
         return stop.code
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # `wan jobs list | head`
-        # Python would complain once more when it flushes stdout at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_stdout()
     return 0
+
+
+def _typed(hint: str) -> str:
+    """Return a hint with the commands in it as they are typed here."""
+    return re.sub(r"(?<=['`])wan(?= )", lambda _: called(), hint)
+
+
+def _let_go_of_stdout() -> None:
+    """Drop what stdout did not take: Python would complain of it again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

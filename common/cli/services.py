@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from common.cli.address import Json
-from common.cli.screen import WRONG_USE, Stop, console, put
+from common.cli.screen import WRONG_USE, Stop, draw, put
 
 if TYPE_CHECKING:
     from common.service import Service
@@ -25,13 +24,17 @@ def services(as_json: Json = False) -> None:
         return
     from rich.table import Table
 
-    table = Table("name", "title", "makes", "from", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    # The name is what is typed elsewhere; the others may go on in the next line.
+    table.add_column("name", no_wrap=True, min_width=max(len(s.name) for s in found))
+    for title in ("title", "makes", "from"):
+        table.add_column(title, overflow="fold")
     for one in found:
         facts = row(one)
         table.add_row(
             facts["name"], facts["title"], facts["kind"], ", ".join(facts["takes"])
         )
-    console(sys.stdout).print(table)
+    draw(table)
 
 
 def row(service: Service) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from common.manifest_schema import WeightFile
 from common.models.layers import State
+from common.sizes import human
 
 ModelState = Literal["ready", "partial", "absent", "corrupt"]
 
@@ -70,6 +71,11 @@ class ModelStatus:
         """Bytes of it all, as far as sizes are known."""
         return sum(one.size or one.done_bytes for one in self.files)
 
+    @property
+    def size_said(self) -> str:
+        """The same for people, who are told where more will come."""
+        return over(self.size, self.files)
+
     def as_dict(self) -> dict[str, object]:
         """Return it as JSON."""
         return {
@@ -81,6 +87,12 @@ class ModelStatus:
             "size_bytes": self.size,
             "files": [one.as_dict() for one in self.files],
         }
+
+
+def over(size: int, files: Iterable[FileStatus]) -> str:
+    """Return a sum of files' sizes for people; more where one is not known yet."""
+    unknown = any(one.size is None and not one.usable for one in files)
+    return f"over {human(size)}" if unknown else human(size)
 
 
 def state_of(files: Sequence[FileStatus]) -> ModelState:

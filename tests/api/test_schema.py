@@ -95,6 +95,15 @@ async def test_every_call_is_there(document):
             assert refusal["schema"]["$ref"].endswith("/Problem"), name
 
 
+async def test_every_call_explains_itself(document):
+    """So does each header and each part of a query."""
+    for name, call in operations(document):
+        assert call.get("description"), name
+        for one in call.get("parameters", ()):
+            if one["in"] != "path":
+                assert one.get("description"), f"{name}: {one['name']}"
+
+
 async def test_the_body_says_what_a_form_needs(document):
     """A widget, a group, a description, and what is legal, of each field."""
     schema = document["components"]["schemas"]["Generate"]

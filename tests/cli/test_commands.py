@@ -3,13 +3,17 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 import common
 from common.cli.screen import Stop, guarded
+from common.service import folders
+from tests.cli.test_follow import Terminal
 
 SERVICE = "fastwan2.2-5b-network-storage"
+FULL = Path("/dev/full")
 
 
 def test_help_needs_nothing_heavy():
@@ -49,6 +53,18 @@ def test_services_are_listed(wan):
     assert "FastWan 2.2 5B" in wan("services").out
 
 
+def test_names_of_services_are_whole(wan, monkeypatch):
+    """In a terminal of 80 columns a name is still what one can type."""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+
+    wan("services")
+
+    assert all(folder.name in screen.getvalue() for folder in folders())
+
+
 # ---- the end of a command
 
 
@@ -86,6 +102,38 @@ def test_a_closed_pipe_is_no_error():
         )
 
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [("services",), ("--version",)], ids=str)
+def test_a_full_disk_is_said(arguments):
+    """`wan services > file` where the disk is full is a line, and no traceback."""
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "common.cli.main", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    assert done.returncode == 1
+    first, second = done.stderr.splitlines()
+    assert first.startswith("error: cannot write to stdout: ")
+    assert second.startswith("hint:  ")
+
+
+def test_commands_are_said_as_they_are_typed(capsys, monkeypatch):
+    """Where start.py runs us, hints name start.py: `wan` is not on the PATH."""
+
+    def run():
+        raise Stop("nothing there", "'wan models ensure' or `wan doctor`, said wan")
+
+    monkeypatch.setenv("WAN_COMMAND", "python start.py")
+    guarded(run)
+
+    said = capsys.readouterr().err
+    assert "'python start.py models ensure' or `python start.py doctor`" in said
+    assert said.endswith(", said wan\n")
 
 
 def test_no_thread_is_left(service):

@@ -1,4 +1,5 @@
 from common.ports import listen, next_free
+from tests.threaded import served
 
 HERE = "127.0.0.1"
 SERVICE = "fastwan2.2-5b-network-storage"
@@ -39,6 +40,50 @@ def test_doctor_knows_our_services_from_others(wan, monkeypatch, service):
     assert f"{SERVICE} runs" in said.out
     assert f"– port {port} is taken" in said.out
     assert said.code == 0
+
+
+def test_doctor_refuses_a_named_port_that_is_taken(wan, monkeypatch):
+    """A service that is told to use it would end with 3."""
+    with listen(HERE, 0, only=True) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("WAN_PORT", str(port))
+        said = wan("doctor")
+
+    assert said.code == 1
+    assert f"✗ port {port} is taken" in said.out
+    assert "choose another WAN_PORT" in said.out
+
+
+def test_doctor_knows_a_service_that_asks_for_its_key(wan, monkeypatch, tmp_path):
+    """Without the key it is not said what it serves, but that it is ours."""
+    with served(tmp_path / "service", api_keys="key-of-anna") as locked:
+        monkeypatch.setenv("WAN_PORT", locked.url.rpartition(":")[2])
+        said = wan("doctor")
+
+    assert "a service of ours runs, and asks for its key" in said.out
+    assert said.code == 0
+
+
+def test_doctor_looks_for_the_comfyui_to_start(wan, monkeypatch, tmp_path):
+    """A folder without ComfyUI's main.py is refused, as `wan serve` does."""
+    monkeypatch.setenv("COMFYUI_DIR", str(tmp_path))
+    said = wan("doctor")
+    assert said.code == 1
+    assert f"✗ there is no {tmp_path / 'main.py'}" in said.out
+    assert "set COMFYUI_DIR to the folder" in said.out
+
+    (tmp_path / "main.py").touch()
+    said = wan("doctor")
+    assert f"✓ ComfyUI in {tmp_path}" in said.out
+    assert said.code == 0
+
+
+def test_doctor_says_where_a_size_is_not_known(wan, monkeypatch, tmp_path):
+    """More will come than the sum says."""
+    monkeypatch.setenv("WAN_MODELS_ENSURE", "true")
+    monkeypatch.setenv("WAN_MODELS", str(tmp_path / "weights"))
+
+    assert "qwen-image-edit-nunchaku lacks over 16.84 GB: " in wan("doctor").out
 
 
 def test_doctor_talks_to_the_engine(wan, monkeypatch, service):

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+import requests
 
 from common.cli import follow
 from common.client import Client
@@ -62,6 +63,23 @@ def test_out_may_be_a_folder(wan, service, tmp_path):
 
     assert Path(said.out.strip()).parent == tmp_path
     assert len(list(tmp_path.glob("*.mp4"))) == 1
+
+
+def test_a_clip_that_cannot_be_written_is_not_lost(wan, service, tmp_path):
+    """The hint names the job and the address of its file, which is there."""
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "fox.mp4"
+
+    said = wan(
+        *("generate", "fastwan2.2-5b-n", "a", *TINY),
+        *("--out", out, "--url", service.url),
+    )
+
+    assert said.code == 1
+    assert f"error: cannot write {out}: " in said.err
+    url = said.err.split("its file is at ")[1].strip()
+    assert requests.get(url, timeout=10).content[4:8] == b"ftyp"
+    assert f"'wan jobs watch {url.split('/')[4]} --url {service.url}'" in said.err
 
 
 @pytest.mark.parametrize(

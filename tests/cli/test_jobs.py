@@ -1,9 +1,12 @@
 import json
+import sys
 
 import pytest
 import requests
 
-from common.cli.screen import key_hint
+from common.cli.jobs import find
+from common.cli.screen import Stop, key_hint
+from tests.cli.test_follow import Terminal
 from tests.live import SMALL
 
 
@@ -23,6 +26,25 @@ def test_jobs_list(wan, service, job):
     assert job["id"] in [json.loads(line)["id"] for line in lines]
     none = wan("jobs", "list", "--status", "failed", "--url", service.url)
     assert job["id"] not in none.out
+
+
+@pytest.mark.parametrize(("columns", "created"), [(80, True), (60, False)])
+def test_jobs_list_in_a_narrow_terminal(
+    wan, service, job, monkeypatch, columns, created
+):
+    """Id and status are whole; what is made of the rest gives way."""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+
+    wan("jobs", "list", "--url", service.url)
+
+    lines = screen.getvalue().splitlines()
+    [line] = [one for one in lines if job["id"] in one]
+    assert "succeeded" in line
+    assert ((job["created_at"][:19].replace("T", " ")) in line) is created
+    assert len(line) <= columns
 
 
 def test_jobs_show_takes_a_beginning(wan, service, job):
@@ -50,10 +72,10 @@ def test_jobs_cancel(wan, service, job):
     ("text", "words"),
     [
         ("zzzz", "none of the last 200 jobs begins with zzzz"),
-        ("", "fits several jobs"),
+        ("", "error: which job?"),
         ("0" * 36, "error: "),
     ],
-    ids=["none", "several", "no id"],
+    ids=["none", "nothing", "no id"],
 )
 def test_a_job_that_is_not_meant(wan, service, job, text, words):
     """What fits no job, or several, is said."""
@@ -63,6 +85,17 @@ def test_a_job_that_is_not_meant(wan, service, job, text, words):
 
     assert said.code in (1, 2)
     assert words in said.err
+
+
+def test_a_beginning_of_several_jobs():
+    """Those that it fits are named."""
+
+    class Two:
+        def list(self, limit):
+            return {"jobs": [{"id": "ab-1"}, {"id": "ab-2"}][:limit]}
+
+    with pytest.raises(Stop, match=r"^ab fits several jobs: ab-1, ab-2$"):
+        find(Two(), "ab")
 
 
 def test_without_its_key_a_service_tells_how():

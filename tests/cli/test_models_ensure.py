@@ -306,13 +306,30 @@ def in_terminal(arguments, environment):
 def test_a_line_says_who_is_waited_for(capsys, monkeypatch):
     """Outside of a terminal a new step is a line; the same step is one now and then."""
     monkeypatch.setattr(show, "LINE_S", 3600.0)
+    notices = [
+        Notice("vae/a", Step.WAITING, 10, 100, "process 7 on pod-b (10 %)"),
+        Notice("vae/a", Step.WAITING, 20, 100, "process 7 on pod-b (20 %)"),
+        Notice("vae/a", Step.DOWNLOADING, 20, 100),
+        Notice("vae/a", Step.FAILED, 20, 100, "why"),
+        Notice("vae/a", Step.READY, 100, 100),
+    ]
     with show.watching([("vae/a", 100)]) as tell:
-        tell(Notice("vae/a", Step.WAITING, 10, 100, "process 7 on pod-b (10 %)"))
-        tell(Notice("vae/a", Step.WAITING, 20, 100, "process 7 on pod-b (20 %)"))
-        tell(Notice("vae/a", Step.READY, 100, 100))
+        for one in notices:
+            tell(one)
+    plain = capsys.readouterr().err
+    with show.watching([("vae/a", 100)], as_json=True) as tell:
+        for one in notices:
+            tell(one)
 
+    assert plain.splitlines() == [
+        "vae/a: waits for process 7 on pod-b (10 %)",
+        "vae/a: downloading, 20 bytes of 100 bytes",
+        "vae/a: failed",
+        "vae/a: ready, 100 bytes",
+    ]
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [one["step"] for one in lines] == ["waiting", "ready"]
+    steps = ["waiting", "downloading", "failed", "ready"]
+    assert [one["step"] for one in lines] == steps
     assert lines[0]["detail"] == "process 7 on pod-b (10 %)"
 
 

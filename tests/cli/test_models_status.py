@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -35,6 +36,40 @@ def test_status_of_what_is_absent_and_there(models, weights):
     assert found["root"] == str(weights.folder / "root")
     assert [one["state"] for one in found["models"][0]["files"]] == ["verified"] * 2
     assert len(weights.server.asked) == asked
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        ["a.safetensors"],
+        ["m@1:v", "b.safetensors"],
+        ["--all", "--with-variants"],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("place", ["elsewhere", "an other"])
+def test_the_hint_works_as_it_is_typed(models, weights, choice, place):
+    """It repeats what was chosen and where, and then it is there."""
+    root = weights.folder / place
+    said = models("status", *choice, "--root", root)
+    assert said.code == 3
+    hint = said.err.splitlines()[-1].removeprefix("hint:  '")
+    typed = hint.removesuffix("' fetches what is absent")
+
+    wan, models_, *rest = shlex.split(typed)
+    assert (wan, models_) == ("wan", "models")
+    assert models(*rest).code == 0
+    assert models("status", *choice, "--root", root).code == 0
+
+
+def test_the_hint_names_the_service(wan, tmp_path):
+    """It is what was typed, which may be the beginning of its name."""
+    root, layer = tmp_path / "root", tmp_path / "layer"
+    options = ("--root", root, "--layer", layer)
+    said = wan("models", *options, "status", "--service", "fastwan2.2-5b-n")
+
+    words = f"--service fastwan2.2-5b-n --root {root} --layer {layer}"
+    assert f"'wan models ensure {words}'" in said.err
 
 
 def test_a_corrupt_file_is_4_named_or_not(models, weights):

@@ -38,3 +38,13 @@ def test_a_model_says_how_many_bytes_are_there():
 
     assert (model.done_bytes, model.size) == (7, 14)
     assert model.as_dict()["state"] == "partial"
+
+
+def test_a_sum_with_an_unknown_size_is_a_least():
+    """It says so, until the file is there and its size with it."""
+    known = status(State.ABSENT, size=2000)
+    unknown = status(State.ABSENT, size=None)
+    there = status(State.UNVERIFIED, 3000, None)
+
+    assert ModelStatus("m@1", "v", (known, unknown)).size_said == "over 2.0 kB"
+    assert ModelStatus("m@1", "v", (known, there)).size_said == "5.0 kB"

@@ -59,6 +59,14 @@ class Asked:
     as_json: bool = False
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """What to type to look at the same places."""
+        root = () if self.root is None else ("--root", str(self.root))
+        layers = (word for one in self.layers for word in ("--layer", str(one)))
+        manifest = () if self.manifest is None else ("--manifest", str(self.manifest))
+        return (*root, *layers, *manifest)
+
+    @property
     def settings(self) -> Settings:
         """The environment's, with what was said over it."""
         from common.settings import Settings

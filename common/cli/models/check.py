@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from common.cli.models.asked import Asked
-from common.cli.screen import WRONG_USE, Stop, console, put, say
+from common.cli.screen import WRONG_USE, Stop, draw, put, say
 from common.cli.services import service_of
 from common.sizes import human
 
@@ -183,4 +182,4 @@ def _say_answers(answers: Iterable[Answer]) -> None:
     for one in answers:
         row = (one.outcome, Text(one.file), Text(one.source), Text(one.detail or ""))
         table.add_row(*row)
-    console(sys.stdout).print(table)
+    draw(table)

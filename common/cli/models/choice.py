@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,6 +13,7 @@ from common.cli.screen import WRONG_USE, Stop, say
 from common.cli.services import service_of
 
 if TYPE_CHECKING:
+    from common.cli.models.asked import Asked
     from common.manifest_schema import WeightFile
     from common.models.ensurer import ModelEnsurer
 
@@ -75,6 +77,14 @@ class Choice:
     def __bool__(self) -> bool:
         return bool(self.names or self.services or self.everything)
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What to type for the same choice."""
+        services = (word for name in self.services for word in ("--service", name))
+        everything = ("--all",) if self.everything else ()
+        variants = ("--with-variants",) if self.variants else ()
+        return (*self.names, *services, *everything, *variants)
+
     def groups(self, ensurer: ModelEnsurer) -> list[Group]:
         """
         Return what is meant.
@@ -135,6 +145,12 @@ class Choice:
         usual = ensurer.variants.get(id_, model.default)
         for name in model.variants if every else (variant or usual,):
             yield Group("model", id_, name, model.variant(name).files)
+
+
+def again(verb: str, choice: Choice, asked: Asked) -> str:
+    """Return, in quotes, what to type to do something else about the same files."""
+    words = ("wan", "models", verb, *choice.words, *asked.words)
+    return f"'{shlex.join(words)}'"
 
 
 def files_of(groups: Iterable[Group]) -> tuple[WeightFile, ...]:

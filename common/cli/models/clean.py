@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from common.cli.models.asked import Asked
-from common.cli.screen import FAILED, WRONG_USE, Stop, console, put, say
+from common.cli.screen import FAILED, WRONG_USE, Stop, draw, put, say
 from common.sizes import human, parsed
 
 if TYPE_CHECKING:
@@ -160,10 +159,9 @@ def du(asked: Asked) -> None:
     each.add_column("there", justify="right")
     for id_, size in found.models.items():
         each.add_row(Text(id_), human(size))
-    screen = console(sys.stdout)
-    screen.print(layers)
-    screen.print()
-    screen.print(each)
+    draw(layers)
+    put("")
+    draw(each)
     put(f"\nmodels share {human(found.shared_bytes)}")
 
 
@@ -178,7 +176,7 @@ def _show(plan: Plan, root: Path) -> None:
         path = one.paths[0]
         name = path.relative_to(root) if path.is_relative_to(root) else path
         table.add_row(one.kind, human(one.bytes), Text(str(name)), one.why)
-    console(sys.stdout).print(table)
+    draw(table)
 
 
 def _say_done(plan: Plan, done: Collected | None) -> None:

@@ -15,6 +15,7 @@ from common.cli.models.choice import (
     Only,
     Services,
     WithVariants,
+    again,
     files_of,
 )
 from common.cli.models.show import stoppable, watching
@@ -98,7 +99,8 @@ def mirror(
         text = "\n".join(dict.fromkeys(one.message for one in failed))
         raise Stop(text, failed[0].hint, code)
     if absent:
-        hint = "'wan models ensure' fetches what is absent and hashes the rest"
+        typed = again("ensure", Choice(tuple(absent)), asked)
+        hint = f"{typed} fetches what is absent and hashes the rest"
         raise Stop(f"not here: {', '.join(absent)}", hint, code)
     if not asked.as_json:
         copied = sum(one.outcome == "copied" for one in done)

@@ -1,4 +1,4 @@
-"""How far files are: bars on a terminal, JSON lines elsewhere; and Ctrl-C."""
+"""How far files are: bars on a terminal, lines elsewhere, JSON asked for; Ctrl-C."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def watching(
     from common.models.meter import Meter
 
     meter, lock = Meter.of(files), threading.Lock()
-    with _bars(meter) if terminal() and not as_json else _lines(meter) as show:
+    drawn = terminal() and not as_json
+    with _bars(meter) if drawn else _lines(meter, as_json=as_json) as show:
 
         def tell(notice: Notice) -> None:
             with lock:  # threads that fetch tell, each when it likes
@@ -46,7 +47,7 @@ Show = Callable[["Notice | None", "Notice"], None]
 
 
 @contextmanager
-def _lines(meter: Meter) -> Iterator[Show]:
+def _lines(meter: Meter, *, as_json: bool) -> Iterator[Show]:
     """Write a line for each new step, and every two seconds."""
     from common.models.meter import Step
 
@@ -58,9 +59,27 @@ def _lines(meter: Meter) -> Iterator[Show]:
             return  # it was there, and nothing is done about it
         if new or time.monotonic() - told.get(now.name, 0.0) >= LINE_S:
             told[now.name] = time.monotonic()
-            say(json.dumps(line(meter, now), ensure_ascii=False))
+            if as_json:
+                say(json.dumps(line(meter, now), ensure_ascii=False))
+            else:
+                say(plain(now, meter.rate))
 
     yield show
+
+
+def plain(now: Notice, rate: float | None) -> str:
+    """Return how far a file is, for people who read a log."""
+    from common.models.meter import Step
+
+    match now.step:
+        case Step.READY:
+            return f"{now.name}: ready" + (f", {human(now.total)}" if now.total else "")
+        case Step.FAILED:
+            return f"{now.name}: failed"  # why, is said in the end
+        case Step.DOWNLOADING | Step.COPYING:
+            return f"{now.name}: {now.step.value}, {doing(now, rate)}"
+        case _:
+            return f"{now.name}: {doing(now, rate)}"
 
 
 def line(meter: Meter, now: Notice) -> dict[str, Any]:

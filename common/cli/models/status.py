@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +16,11 @@ from common.cli.models.choice import (
     Only,
     Services,
     WithVariants,
+    again,
     files_of,
 )
 from common.cli.models.show import stoppable, watching
-from common.cli.screen import Stop, console, put, say
+from common.cli.screen import Stop, draw, put, say
 from common.disk import free_bytes
 from common.sizes import human
 
@@ -68,7 +68,7 @@ def status(
     else:
         put("\n".join(roots(ensurer.layers)) + "\n")
         _table([one for _, one in found], whole=bool(choice))
-    _judge([file for _, one in found for file in one.files], absent=bool(choice))
+    _judge([file for _, one in found for file in one.files], asked, choice)
 
 
 def verify(
@@ -96,7 +96,7 @@ def verify(
         asked.answer({"deep": deep, "files": [one.as_dict() for one in found]})
     else:
         file_table(found)
-    _judge(found, absent=bool(choice))
+    _judge(found, asked, choice)
 
 
 def as_object(
@@ -158,7 +158,7 @@ def file_table(found: Sequence[FileStatus]) -> None:
             Text(note(one)),
         )
     if found:
-        console(sys.stdout).print(table)
+        draw(table)
     else:
         say("no file of the manifest is there")
 
@@ -190,10 +190,10 @@ def _table(models: Sequence[ModelStatus], *, whole: bool) -> None:
             one.variant,
             one.state,
             human(one.done_bytes),
-            human(one.size),
+            one.size_said,
             "pinned" if one.pinned else "",
         )
-    console(sys.stdout).print(table)
+    draw(table)
     files = {one.file.path: one for model in models for one in model.files}
     shown = [
         one
@@ -201,23 +201,23 @@ def _table(models: Sequence[ModelStatus], *, whole: bool) -> None:
         if whole or one.state.value in ("corrupt", "stale", "partial")
     ]
     if shown:
-        console(sys.stdout).print()
+        put("")
         file_table(shown)
 
 
-def _judge(found: Iterable[FileStatus], *, absent: bool) -> None:
-    """End with 4 for what is corrupt, and with 3 for what is absent if that matters."""
+def _judge(found: Iterable[FileStatus], asked: Asked, choice: Choice) -> None:
+    """End with 4 for what is corrupt, and with 3 for what was named and is absent."""
     from common.models.errors import Corrupt, Missing
 
     files = {one.file.path: one for one in found}.values()
     bad = [one for one in files if one.state.value == "corrupt"]
     if bad:
         names = ", ".join(one.file.name for one in bad)
-        hint = "'wan models repair' fetches what is wrong again"
+        hint = f"{again('repair', choice, asked)} fetches what is wrong again"
         raise Stop(f"corrupt: {names}", hint, Corrupt.exit_code)
     gone = [one for one in files if not one.usable]
-    if gone and absent:
+    if gone and choice:
         names = ", ".join(one.file.name for one in gone[:5])
         more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
-        hint = "'wan models ensure' fetches what is absent"
+        hint = f"{again('ensure', choice, asked)} fetches what is absent"
         raise Stop(f"not ready: {names}{more}", hint, Missing.exit_code)
