@@ -76,16 +76,6 @@ def publish(
         raise
 
 
-def verify(path: Path, output: Output) -> bool:
-    """Tell whether a published file is still there, to the byte."""
-    try:
-        return path.stat().st_size == output.size_bytes and (
-            _sha256(path) == output.sha256
-        )
-    except OSError:
-        return False
-
-
 def _publish_video(source: Path, path: Path, expected: Expected) -> Output:
     with partial(path) as part:
         clip = _copy_video(source, part, expected)

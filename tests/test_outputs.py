@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from common import disk
 from common.errors import NoSpace
-from common.outputs import BadOutput, Expected, publish, verify
+from common.outputs import BadOutput, Expected, publish
 
 CANARY = "canary-8f3a"
 ASKED = Expected("video", width=128, height=96, frames=9, fps=24)
@@ -320,7 +320,8 @@ def test_a_failed_retry_keeps_what_was_published(clip, folder, tmp_path):
     with pytest.raises(BadOutput):
         publish(tmp_path / "bad.mp4", folder, ASKED)
 
-    assert verify(folder / output.name, output)
+    data = (folder / output.name).read_bytes()
+    assert hashlib.sha256(data).hexdigest() == output.sha256
     assert names(folder) == ["video.mp4"]
 
 
@@ -412,23 +413,6 @@ def test_a_full_disk_is_no_space(tmp_path, folder, kib, audio):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_verify_knows_its_file(clip, folder):
-    """Only the very bytes that were published are the published file."""
-    output = publish(clip, folder, ASKED)
-    path = folder / output.name
-    data = path.read_bytes()
-
-    assert verify(path, output)
-    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert not verify(path, output)
-    path.write_bytes(data[:-1])
-    assert not verify(path, output)
-    path.unlink()
-    assert not verify(path, output)
-    path.mkdir()
-    assert not verify(path, output)
-
-
 @pytest.mark.parametrize(
     ("kind", "mode"),
     [("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "L"), ("JPEG", "RGB"), ("WEBP", "RGB")],
@@ -455,7 +439,7 @@ def test_images_are_published_without_their_graph(tmp_path, folder, kind, mode):
     assert output.content_type == "image/png"
     assert (output.width, output.height) == (80, 48)
     assert output.frames is output.fps is output.duration_s is output.poster is None
-    assert verify(folder / output.name, output)
+    assert hashlib.sha256(data).hexdigest() == output.sha256
     with Image.open(source) as before, Image.open(io.BytesIO(data)) as after:
         assert after.mode == ("RGBA" if mode == "RGBA" else "RGB")
         assert before.convert(after.mode).tobytes() == after.tobytes()

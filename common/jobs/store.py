@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from common.errors import IdempotencyConflict
@@ -232,11 +232,6 @@ class Store:
         since = self._now().timestamp() - KEY_LIFE_S
         old = delete(keys).where(keys.c.created_s < since)
         await self._write(lambda connection: connection.execute(old))
-
-    async def counts(self) -> dict[str, int]:
-        """Return how many jobs have each status."""
-        query = select(jobs.c.status, func.count().label("n")).group_by(jobs.c.status)
-        return {row["status"]: row["n"] for row in await self._rows(query)}
 
     async def known_ids(self) -> tuple[set[str], set[str]]:
         """Return the ids of all jobs and of all uploads, to tell orphaned files."""

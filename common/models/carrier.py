@@ -26,12 +26,19 @@ class Carrier(threading.Thread):
         limits = assembly.limits
         self._assembly = assembly
         self._line = Line(limits.connect_s, limits.stall_s)
-        self.brought = 0  #: bytes
+        self.brought = 0  #: bytes of whole blocks
+        self.came = 0  #: bytes, of blocks that were dropped as well
+        self.waits: int | None = None  #: index of the way that bytes are due from
         self._buffer = memoryview(bytearray(limits.block))
 
     def hang_up(self) -> None:
         """Wake this thread if it waits for bytes; the assembly says it is over."""
         self._line.hang_up()
+
+    def turn_from(self, index: int) -> None:
+        """Wake this thread if it waits for a source that was put off."""
+        if self.waits == index:
+            self._line.break_off()
 
     def run(self) -> None:
         """Bring pieces until there is nothing to bring."""
@@ -55,16 +62,22 @@ class Carrier(threading.Thread):
             start, stop = extent(piece.at)[0], sum(extent(piece.end - 1))
             wanted = self._assembly.staging.identity.mark
             if isinstance(way.place, Path):
-                if wanted not in (None, marked(way.label, way.place)):
-                    why = "it has another file than at first"
-                    self._assembly.supply.leave(way, SourceTrouble(why))
-                    return
-                with Network(), way.place.open("rb", buffering=0) as file:
+                with Network():
+                    mark = None if wanted is None else marked(way.label, way.place)
+                    file = way.place.open("rb", buffering=0)
+                with file:
+                    if mark != wanted:
+                        why = "it has another file than at first"
+                        self._assembly.supply.leave(way, SourceTrouble(why))
+                        return
                     file.seek(start)
+                    # What goes wrong with our own staging is not the source's fault.
                     self._range(piece, way, file.readinto)
             else:
+                self.waits = way.index
                 with Network():
                     answer = self._line.ask(way.place, start, stop)
+                self.waits = None
                 self._take(answer, piece, way)
         except HungUp:
             pass
@@ -73,6 +86,7 @@ class Carrier(threading.Thread):
             if not self._assembly.over:
                 self._assembly.supply.failed(way, trouble.why)
         finally:
+            self.waits = None
             self._line.end()
 
     def _take(self, answer: Answer, piece: Piece, way: Way) -> None:
@@ -114,12 +128,17 @@ class Carrier(threading.Thread):
         # In large steps when bytes come fast, else in small ones, which show.
         got, step = 0, 1 << 16
         while got < len(view):
+            if self._assembly.supply.is_put_off(way):
+                raise HungUp
             began = time.monotonic()
+            self.waits = way.index
             with Network():
                 count = read(view[got : got + step])
+            self.waits = None
             if not count:
                 raise Unreachable("it ended the answer too early")
             got += count
+            self.came += count
             piece.bytes += count
             piece.partial = got
             if time.monotonic() - began < 0.02:

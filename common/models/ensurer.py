@@ -132,10 +132,11 @@ class ModelEnsurer(Inventory):
         Raises:
             NoSpace: the volume cannot hold what is absent; nothing was fetched.
             BadManifest, Locked: nothing can be done at all.
+            Stopped: `stop` was set before anything was begun.
         """
         stop = stop or threading.Event()
         wanted = tuple(dict.fromkeys(files))
-        with reading(self.layers.layers[-1]):
+        with reading(self.layers.layers[-1], stop=stop):
             results = {
                 file: Result(file, found.path)
                 for file, found in self.found(wanted)
@@ -217,20 +218,26 @@ class ModelEnsurer(Inventory):
     def _each(
         self, files: Sequence[WeightFile], notice: Tell, stop: threading.Event
     ) -> Iterator[Result]:
-        """Bring files; one that fails leaves the others to come."""
+        """Bring files; one that fails leaves the others to come, if they can."""
         over: ModelsError | None = None
         for file in files:
             if over is None and stop.is_set():
-                over = Stopped("stopped; what came is kept")
-            try:
-                if over is not None:
-                    raise over
-                yield self.bringer.bring(file, notice, stop)
-            except ModelsError as error:
-                notice(Notice(file.path, Step.FAILED, 0, file.size, error.message))
+                over = Stopped("stopped")
+            step, error = Step.STOPPED, over
+            if over is not None:
+                error = type(over)(f"not begun: {over.message}", over.hint)
+            else:
+                try:
+                    yield self.bringer.bring(file, notice, stop)
+                except Stopped as stopped:
+                    over, error = Stopped("stopped"), stopped
+                except ModelsError as failed:
+                    step, error = Step.FAILED, failed
+                    if isinstance(failed, (NoSpace, ReadOnly)):
+                        over = failed
+            if error is not None:
+                notice(Notice(file.path, step, 0, file.size, error.message))
                 yield Result(file, error=error)
-                if isinstance(error, (NoSpace, ReadOnly, Stopped)):
-                    over = error
 
     def used(self, files: Sequence[WeightFile]) -> None:
         """Say that files are in use although nothing of them is fetched."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from common.models.answers import Ranged, Whole
 from common.models.carrier import Network, Unreachable, marked
 from common.models.errors import BadManifest, Corrupt, Stopped
-from common.models.limits import SEGMENT, FetchLimits
+from common.models.limits import FetchLimits
 from common.models.line import Line
 from common.models.sources.address import Source, SourceTrouble
 from common.models.staging import Identity, Staging, claimed_bytes, stated
@@ -25,7 +25,6 @@ from common.models.supply import Supply, Way, size_of
 from common.models.transfer import Transfer
 
 __all__ = [
-    "SEGMENT",
     "FetchLimits",
     "Fetched",
     "Goal",
@@ -155,12 +154,15 @@ def _identity(
             continue
         sha256 = goal.sha256 or getattr(way.place, "sha256", None)
         size = goal.size if goal.size is not None else size_of(way.place)
-        if sha256 is not None and size is not None:
+        if size and sha256 is not None:
             return Identity(size, sha256)
-        found = _asked(way, supply, limits)
+        found = (0, "") if size == 0 else _asked(way, supply, limits)
         if found is None:
             continue
         size, mark = found
+        if not size:  # no weights are empty, and nobody says that these are
+            supply.leave(way, SourceTrouble("its file is empty"))
+            continue
         before = stated(staging)
         if before is not None and before.size == size and before.sha256 and not sha256:
             return before

@@ -33,7 +33,7 @@ Mode = Literal["store", "direct"]
 
 ROOM = "free some space; `wan models gc --max-bytes SIZE` removes what is used least"
 REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
-_NOTHING = Capabilities(False, False, False, False, False, False, "")
+_NOTHING = Capabilities(False, False, False, "")
 
 
 class Weights(Protocol):

@@ -67,6 +67,7 @@ class Holder:
 Waiting = Callable[[Holder | None], None]
 
 _HOLDER = TypeAdapter(Holder)
+_HEAR_S = 0.5  # how soon a stop is heard while gc is waited for
 _SHARED = 0o664  # the group may take over what a dead pod of another user held
 
 
@@ -167,7 +168,9 @@ def live(layer: Layer, settings: LeaseSettings = SETTINGS) -> frozenset[str]:
 
 
 @contextmanager
-def reading(layer: Layer, timeout_s: float = 600.0) -> Iterator[None]:
+def reading(
+    layer: Layer, timeout_s: float = 600.0, *, stop: Event | None = None
+) -> Iterator[None]:
     """
     Keep gc away from what we find, until we have said in `refs` that we use it.
 
@@ -177,6 +180,7 @@ def reading(layer: Layer, timeout_s: float = 600.0) -> Iterator[None]:
 
     Raises:
         Locked: gc takes longer than we wait.
+        Stopped: `stop` was set while waiting.
         ReadOnly: the lock cannot be made.
     """
     if not (layer.writable and layer.capabilities.hardlink):
@@ -188,7 +192,7 @@ def reading(layer: Layer, timeout_s: float = 600.0) -> Iterator[None]:
         cleaned = _locked(f"{layer.root} is being cleaned")
         with suppress(NoSpace), layer.writes(), cleaned:
             try:
-                gate.acquire_read(timeout_s)
+                _enter(gate, timeout_s, stop)
             except PermissionError:
                 if _is_ours(gate):
                     raise
@@ -307,6 +311,18 @@ def _gate(layer: Layer) -> SoftReadWriteLock:
         heartbeat_interval=10.0,
         stale_threshold=30.0,
     )
+
+
+def _enter(gate: SoftReadWriteLock, timeout_s: float, stop: Event | None) -> None:
+    """Go in as a reader, in short steps: the gate itself hears no stop."""
+    end = time.monotonic() + timeout_s
+    while (left := end - time.monotonic()) > _HEAR_S:
+        with suppress(Timeout):
+            gate.acquire_read(_HEAR_S)
+            return
+        if stop is not None and stop.is_set():
+            raise Stopped("stopped while the root is being cleaned")
+    gate.acquire_read(max(0.0, left))
 
 
 def _is_ours(gate: SoftReadWriteLock) -> bool:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from common.models.lock import SEGMENT_BYTES
 from common.models.staging import BLOCK
-
-#: Bytes per segment: what `models.lock` states a hash for, and what is fetched again
-#: when it is wrong.
-SEGMENT = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -19,6 +16,12 @@ class Patience:
     backoff_s: float = 0.5  #: after the first strike; doubles
     busy_s: float = 120.0  #: the longest Retry-After that is waited for
     busy: int = 8  #: answers of 429 or 503 in a row
+    #: Bytes a second, of all connections together. A source below is put off while
+    #: another was never tried: at 64 kB/s one GB takes four hours, so trying costs
+    #: little, and a link that is slow itself is asked on after one round of them all.
+    least_rate: float = 64e3
+    better: float = 4.0  #: times its rate, one that was put off is asked again
+    slow_s: float = 20.0  #: over which a rate is measured
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class FetchLimits:
 
     connections: int = 16
     block: int = BLOCK  #: bytes; a kill loses at most one for each connection
-    segment: int = SEGMENT  #: bytes, a multiple of `block`
+    #: Bytes, a multiple of `block`: what is fetched again when it is wrong.
+    segment: int = SEGMENT_BYTES
     ask_least: int = 4 << 20  #: bytes of the smallest range asked for
     ask_most: int = 64 << 20  #: and of the largest
     connect_s: float = 10.0

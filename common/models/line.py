@@ -88,6 +88,11 @@ class Line:
         """End whatever this line does in its own thread, for good."""
         with self._lock:
             self._over = True
+        self.break_off()
+
+    def break_off(self) -> None:
+        """End the connection in use; the next question opens another."""
+        with self._lock:
             if self._socket is not None:
                 # What waits for bytes wakes up, which a close would not do.
                 with contextlib.suppress(OSError):

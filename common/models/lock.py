@@ -24,7 +24,7 @@ from common.manifest_schema import WeightFile
 from common.models.errors import BadManifest, Corrupt, Locked, ReadOnly
 
 SCHEMA = 1
-SEGMENT_BYTES = 64 << 20
+SEGMENT_BYTES = 64 << 20  #: what a hash is stated for
 _WAIT_S = 30.0  # a write takes milliseconds
 _SHARED = 0o664  # the guard's: another user of the group may write as well
 

@@ -22,6 +22,7 @@ class Step(StrEnum):
     VERIFYING = "verifying"  #: a file that was there already is being hashed
     READY = "ready"
     FAILED = "failed"
+    STOPPED = "stopped"  #: cut or not begun, as the run was ended
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Meter:
     def note(self, notice: Notice, at: float) -> None:
         """Take a notice in, seen at `at` seconds of a monotonic clock."""
         before, waited = self.latest.get(notice.name), self.waiting
-        if notice.step is Step.FAILED and before is not None:
+        over = notice.step in (Step.FAILED, Step.STOPPED)
+        if over and before is not None:
             notice = replace(notice, done=before.done)  # what came of it is there
         self.latest[notice.name] = notice
         if self.waiting is not waited:
@@ -117,6 +119,7 @@ class Meter:
             Step.VERIFYING,
             Step.WAITING,
             Step.FAILED,
+            Step.STOPPED,
         ):
             if step in busy:
                 return step

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from common.disk import DISK_FULL, partial, publish_part
+from common.models.digest import digest
 from common.models.errors import (
     AuthNeeded,
     BadManifest,
@@ -50,6 +51,17 @@ class Mirror(Protocol):
 
     def size(self, sha256: str) -> int | None:
         """Return the bytes of what it has; None = it has nothing of that name."""
+
+    def digest(
+        self, sha256: str, progress: Progress, stop: threading.Event
+    ) -> str | None:
+        """
+        Read what it has of a name, and return its sha256; None = it cannot be read.
+
+        Raises:
+            Stopped: `stop` was set.
+            AuthNeeded, SourcesFailed: as they say.
+        """
 
     def put(
         self, path: Path, sha256: str, progress: Progress, stop: threading.Event
@@ -99,6 +111,15 @@ class Folder:
         except FileNotFoundError:
             return None
 
+    def digest(
+        self, sha256: str, progress: Progress, stop: threading.Event
+    ) -> str | None:
+        """As the protocol says."""
+        try:
+            return digest(self.root / mirror_path(sha256), progress, stop)
+        except OSError:  # a disk that goes bad says it in its own words
+            return None
+
     def put(
         self, path: Path, sha256: str, progress: Progress, stop: threading.Event
     ) -> None:
@@ -136,6 +157,29 @@ class Bucket:
                 return int(obstore.head(self._store(), self._key(sha256))["size"])
         except FileNotFoundError:
             return None
+
+    def digest(
+        self, sha256: str, progress: Progress, stop: threading.Event
+    ) -> str | None:
+        """As the protocol says."""
+        import obstore
+
+        store, key, size = self._store(), self._key(sha256), self.size(sha256)
+        if size is None:
+            return None
+        hasher = hashlib.sha256()
+        try:
+            # In parts: the time that a request may take is for one of them.
+            for start in range(0, size, PART):
+                if stop.is_set():
+                    raise Stopped(f"stopped while reading {self.label}")
+                end = min(start + PART, size)
+                with _refusals(self.label):
+                    hasher.update(obstore.get_range(store, key, start=start, end=end))
+                progress(end, size)
+        except FileNotFoundError:
+            return None
+        return hasher.hexdigest()
 
     def put(
         self, path: Path, sha256: str, progress: Progress, stop: threading.Event

@@ -21,8 +21,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from common.models.space import fallocate
-
 #: Linux's file systems of one machine: no other host can pass a lock by
 _LOCAL = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs"})
 _LOCAL |= {"ntfs", "ntfs3", "overlay", "ramfs", "tmpfs", "xfs", "zfs"}
@@ -49,10 +47,7 @@ class Capabilities:
 
     hardlink: bool
     symlink: bool
-    rename_over: bool  #: a rename replaces an existing file
-    o_excl: bool  #: of two creators one is refused
     flock: bool  #: keeps threads and processes apart, and no other host has the volume
-    fallocate: bool
     filesystem: str  #: "ext4", "nfs4", "fuse.x"; "" = this system does not say
 
 
@@ -72,10 +67,7 @@ def probe(root: Path) -> Capabilities:
         return Capabilities(
             hardlink=_works(lambda: _hardlink(folder)),
             symlink=_works(lambda: _symlink(folder)),
-            rename_over=_works(lambda: _rename_over(folder)),
-            o_excl=_works(lambda: _o_excl(folder)),
             flock=local and _works(lambda: _flock(folder / "lock")),
-            fallocate=_works(lambda: _fallocate(folder / "sized")),
             filesystem=kind,
         )
     finally:
@@ -115,26 +107,6 @@ def _hardlink(folder: Path) -> bool:
 def _symlink(folder: Path) -> bool:
     (folder / "soft").symlink_to("file")
     return (folder / "soft").read_bytes() == b"probe"
-
-
-def _rename_over(folder: Path) -> bool:
-    (folder / "new").write_bytes(b"new")
-    (folder / "old").write_bytes(b"old")
-    (folder / "new").replace(folder / "old")
-    return (folder / "old").read_bytes() == b"new"
-
-
-def _o_excl(folder: Path) -> bool:
-    try:
-        os.close(os.open(folder / "file", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-    except FileExistsError:
-        return True
-    return False
-
-
-def _fallocate(path: Path) -> bool:
-    with path.open("wb") as file:
-        return fallocate(file.fileno(), 4096)
 
 
 def _flock(path: Path) -> bool:

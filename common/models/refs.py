@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,12 +96,6 @@ def unpin(layer: Layer, model: str) -> None:
 def pins(layer: Layer) -> frozenset[str]:
     """Return the ids of the pinned models."""
     return frozenset(path.stem for path in (layer.root / "refs").glob("*.pin"))
-
-
-def forget(layer: Layer, model: str) -> None:
-    """Remove what is said of a model's use; its pin stays."""
-    with layer.writes(), suppress(FileNotFoundError):
-        _path(layer, model, ".json").unlink()
 
 
 def _path(layer: Layer, model: str, suffix: str) -> Path:

@@ -14,15 +14,10 @@ from common.disk import DISK_FULL, free_bytes
 from common.models.errors import NoSpace
 from common.sizes import human
 
-#: bytes that a plan leaves free, for receipts, outputs and what others write meanwhile
-MARGIN = 1 << 30
-
 _NO_FALLOCATE = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 
-def preflight(
-    plan_bytes: int, partial_bytes: int, root: Path, margin: int = MARGIN
-) -> int:
+def preflight(plan_bytes: int, partial_bytes: int, root: Path, margin: int) -> int:
     """
     Return the bytes that are free, when the whole plan fits.
 
@@ -30,7 +25,8 @@ def preflight(
         plan_bytes: the files' sizes together.
         partial_bytes: what of them takes room already: see `allocated`.
         root: a folder on the volume; need not be there yet.
-        margin: bytes to leave free; for a plan that needs nothing it is not asked.
+        margin: bytes to leave free, for receipts, outputs and what others write
+            meanwhile; for a plan that needs nothing it is not asked.
 
     Raises:
         NoSpace: with the numbers.

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from common.models.answers import Absent, Answer, Busy, Odd, Refused
@@ -48,7 +49,9 @@ class Supply:
     def __init__(
         self, sources: Sequence[Source], patience: Patience, lanes: int
     ) -> None:
-        self._sources = sources
+        self._sources = list(sources)
+        self._rates = [inf] * len(sources)  #: bytes a second; inf = not tried yet
+        self._put_off: set[int] = set()
         self._patience = patience
         self._most = lanes
         self._lock = threading.Lock()
@@ -108,6 +111,8 @@ class Supply:
                     self._leave(attempt, error)
                     continue
                 with self._lock:
+                    if attempt != self._attempt:
+                        continue  # it was left meanwhile
                     self._place = place
                     if isinstance(place, Path):
                         self.lanes = min(self.lanes, LOCAL_LANES)
@@ -196,6 +201,45 @@ class Supply:
     def leave(self, way: Way, error: ModelsError) -> None:
         """Hear that asking this source again is of no use."""
         self._leave(way.attempt, error, way.index)
+
+    @property
+    def index(self) -> int:
+        """Which source is asked now, as ways say it."""
+        return self._index
+
+    def slow(self, index: int, rate: float) -> bool:
+        """
+        Hear a source's bytes a second; put it off if another may do better.
+
+        One that was never tried may, and so may one that was known to bring far more.
+        Who is put off comes last, before nobody: a sole slow source goes on for ever.
+
+        Returns:
+            Whether it was put off.
+        """
+        with self._lock:
+            if index != self._index:
+                return False
+            rest = self._rates[index + 1 :]
+            known = max((found for found in rest if found < inf), default=0.0)
+            untried = inf in rest and rate < self._patience.least_rate
+            if not untried and known <= rate * self._patience.better:
+                return False
+            self._sources.append(self._sources[index])
+            self._rates.append(rate)
+            # Those never tried in their order, then the fastest first.
+            order = list(range(index + 1, len(self._sources)))
+            order.sort(key=lambda one: -self._rates[one])
+            self._sources[index + 1 :] = [self._sources[one] for one in order]
+            self._rates[index + 1 :] = [self._rates[one] for one in order]
+            self._put_off.add(index)
+            self._index += 1
+            self._begin()
+            return True
+
+    def is_put_off(self, way: Way) -> bool:
+        """Say if a way is slow, and another is asked by now."""
+        return way.index in self._put_off
 
     def others_left(self) -> bool:
         """Say if another source could be asked after this one."""

@@ -13,6 +13,7 @@ from common.models.limits import FetchLimits
 from common.models.space import start_writing
 from common.models.staging import Staging
 from common.models.supply import Supply
+from common.models.tempo import Tempo
 from common.models.watermark import Hasher
 
 #: How long threads are waited for that hang in a look-up of a name; they end by
@@ -41,6 +42,7 @@ class Transfer:
         self._assembly = assembly
         self._hasher = Hasher(assembly.watermark, assembly.size, staging.read)
         self._carriers: list[Carrier] = []
+        self._tempo = Tempo(limits.patience.slow_s)
         self._since: tuple[float, int] | None = None
         self._rate = self._pause_until = self._late = 0.0
         self._before = 0
@@ -68,6 +70,7 @@ class Transfer:
                 if hasher.failed:
                     raise Corrupt(f"{assembly.name}: the file changed under our hands")
                 self._grow()
+                self._leave_slow()
                 begun = self._write_out(begun)
                 done = assembly.progress()
                 if done != said and time.monotonic() - at >= 0.1:
@@ -120,6 +123,17 @@ class Transfer:
         while len(self._carriers) < self._assembly.lanes:
             self._carriers.append(Carrier(self._assembly))
             self._carriers[-1].start()
+
+    def _leave_slow(self) -> None:
+        """Have another source asked where one brings next to nothing."""
+        supply = self._assembly.supply
+        index = supply.index
+        waiting = any(carrier.waits == index for carrier in self._carriers)
+        came = sum(carrier.came for carrier in self._carriers)
+        rate = self._tempo.note(index, came, time.monotonic(), waiting=waiting)
+        if rate is not None and supply.slow(index, rate):
+            for carrier in self._carriers:
+                carrier.turn_from(index)
 
     def _write_out(self, begun: int) -> int:
         """Have the disk begin with what came since; return up to where it has."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from common.models.layer import Weights
 from common.models.layers import Layers, State
-from common.models.space import taken
+from common.models.space import allocated, taken
+from common.models.staging import ARIA2, DATA, claimed_bytes
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class LayerUsage:
     bytes: int  #: on the disk; two names of the same bytes count once
     naive_bytes: int  #: each name in `models/` counted as a file of its own
     unknown_bytes: int  #: of them, files that the manifest does not name
-    staging_bytes: int
+    staging_bytes: int  #: what came of half files
+    reserved_bytes: int  #: what is on the disk for them, which may hold it all at once
     trash_bytes: int
     quarantine_bytes: int
 
@@ -90,12 +92,23 @@ def _layer(root: Path, known: set[Path]) -> LayerUsage:
     unknown = sum(s.st_size for path, s in views.items() if path not in known)
     parts = [_taken(sizes(root / f".{part}")) for part in _ASIDE]
     everything = [*views.items(), *sizes(root / "blobs")]
+    came = sum(map(_came, (root / ".staging").glob("*")))
     return LayerUsage(
-        str(root), _taken(everything) + sum(parts), naive, unknown, *parts
+        str(root), _taken(everything) + sum(parts), naive, unknown, came, *parts
     )
 
 
 _ASIDE = ("staging", "trash", "quarantine")
+
+
+def _came(staging: Path) -> int:
+    """Return what came of a half file, unchecked; its room may have been reserved."""
+    if (staging / ARIA2).exists():  # which reserves nothing, and writes no journal
+        return allocated(staging / DATA)
+    try:
+        return claimed_bytes(staging)
+    except OSError:  # another user's, or no folder
+        return 0
 
 
 def sizes(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:

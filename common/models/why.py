@@ -13,14 +13,13 @@ from common.manifest_schema import WeightFile
 from common.models import leases, receipts, refs
 from common.models.ensurer import ModelEnsurer
 from common.models.errors import Missing
+from common.models.gc import DAY_S
 from common.models.layer import Layer
 from common.models.layers import Layers, State
 from common.models.needs import models, needs
 from common.models.receipts import Receipt
 from common.models.status import FileStatus
 from common.service import Service
-
-DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,8 @@ def test_gc_makes_room_but_not_of_what_is_pinned(models, weights):
 
     kept = models("gc", "--keep-days", 0, "--max-bytes", "1kB", "--yes")
     assert (weights.folder / "root/models/vae/a.safetensors").exists()
-    assert "over --max-bytes" in kept.err
+    assert "over --max-bytes: the rest is pinned" in kept.err
+    assert "under an hour old" in kept.err
 
     assert json.loads(models("unpin", "m", "--json").out) == {
         "model": "m@1",
@@ -129,6 +130,7 @@ def test_du_counts_two_names_of_the_same_bytes_once(models, weights):
     assert [one["model"] for one in found["models"]] == ["m@1"]
     table = models("du").out
     assert "as if apart" in table
+    assert "held" in table
     assert str(weights.folder / "root") in table
 
 

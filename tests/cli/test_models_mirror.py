@@ -22,6 +22,25 @@ def test_a_mirror_serves_another_machine(models, weights, monkeypatch):
     assert len(weights.server.asked) == asked
 
 
+def test_a_damaged_mirror_is_mended_when_it_is_asked(models, weights):
+    """Sizes are compared else; --verify hashes what the mirror has."""
+    models("ensure", "--all")
+    target = f"local://{weights.folder}/mirror"
+    models("mirror", target)
+    blob = max((weights.folder / "mirror").rglob("blobs/*/*/*"))
+    data = blob.read_bytes()
+    blob.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+    quick = json.loads(models("mirror", target, "--json").out)
+    deep = json.loads(models("mirror", target, "--verify", "--json").out)
+
+    assert {one["outcome"] for one in quick["files"]} == {"there"}
+    assert sorted(one["outcome"] for one in deep["files"]) == ["mended", "there"]
+    assert (deep["copied_bytes"], deep["exit_code"]) == (len(data), 0)
+    assert blob.read_bytes() == data
+    assert "0 copied, 0 bytes" in models("mirror", target, "--verify").err
+
+
 def test_what_is_not_here_is_3(models, weights):
     """A file that is named and absent is said; the others are copied."""
     models("ensure", "a.safetensors")

@@ -130,6 +130,22 @@ def test_odd_sizes_come_whole(tmp_path, size):
     assert fetched.path.read_bytes() == DATA[:size]
 
 
+@pytest.mark.parametrize("kind", ["web", "said", "path"])
+def test_an_empty_file_that_nobody_vouches_for_is_trouble(folder, tmp_path, kind):
+    """The next source is asked; no weights are empty."""
+    empty = tmp_path / "empty.bin"
+    empty.write_bytes(b"")
+    with RangeServer(folder) as server, RangeServer(tmp_path) as broken:
+        place = empty if kind == "path" else f"{broken.url}/empty.bin"
+        bad = At(place, "bad", **({"size": 0} if kind == "said" else {}))
+        goal = Goal("a", None, None)
+        fetched = bring([bad, At(f"{server.url}/a.bin")], tmp_path / "s", goal)
+        with pytest.raises(SourcesFailed, match="bad"):
+            bring([bad], tmp_path / "t", goal)
+
+    assert fetched.sources == {"web": SIZE}
+
+
 def test_a_file_of_this_machine_is_copied_and_hashed(folder, tmp_path):
     """A source that is a path goes through the same checks."""
     fetched = bring([At(folder / "a.bin", "local")], tmp_path / "s")

@@ -34,6 +34,19 @@ def test_a_root_on_another_kind_of_volume_is_probed_again(tmp_path, monkeypatch)
     assert not again.capabilities.flock
 
 
+def test_what_an_older_version_probed_too_is_passed_over(tmp_path, monkeypatch):
+    """Its layer.json loads, asks the volume nothing, and is left as it is."""
+    first = Layer.open(tmp_path)
+    path = tmp_path / "layer.json"
+    said = json.loads(path.read_text())
+    said["capabilities"] |= {"rename_over": True, "o_excl": True, "fallocate": True}
+    path.write_text(json.dumps(said))
+    monkeypatch.setattr(module, "probe", None)
+
+    assert Layer.open(tmp_path) == first
+    assert json.loads(path.read_text()) == said
+
+
 @pytest.mark.parametrize(
     "text",
     ['{"schema": 2, "id": "a"}', '{"schema": 1}', "{", "[]", '{"id": "a"}'],

@@ -203,6 +203,18 @@ def test_nobody_cleans_while_somebody_reads(layer):
         pass
 
 
+def test_a_stop_is_heard_while_somebody_cleans(layer):
+    """Who waits for gc need not wait for it to end."""
+    stop = threading.Event()
+    stop.set()
+    with (
+        collecting(layer, timeout_s=5),
+        pytest.raises(Stopped),
+        reading(layer, timeout_s=5, stop=stop),
+    ):
+        pass
+
+
 def test_without_hard_links_one_cleans_at_a_time(layer):
     """The shared lock needs hard links; without it gcs keep each other out."""
     able = replace(layer.capabilities, hardlink=False)

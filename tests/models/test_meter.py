@@ -79,11 +79,12 @@ def test_what_another_process_fetches_arrives_all_the_same():
     assert (meter.done, meter.rate) == (1_020, pytest.approx(20))
 
 
-def test_a_file_that_fails_keeps_what_came_of_it():
+@pytest.mark.parametrize("step", [Step.FAILED, Step.STOPPED])
+def test_a_file_that_fails_keeps_what_came_of_it(step):
     """The sum does not fall back: the next try goes on from there."""
     meter = Meter.of([("a", 100), ("b", 100)])
     meter.note(Notice("a", Step.DOWNLOADING, 60, 100), 0.0)
-    meter.note(Notice("a", Step.FAILED, 0, 100, "the source is away"), 1.0)
+    meter.note(Notice("a", step, 0, 100, "the source is away"), 1.0)
 
-    assert meter.done == 60
+    assert (meter.done, meter.step) == (60, step)
     assert meter.latest["a"].detail == "the source is away"

@@ -98,6 +98,28 @@ def test_wrong_bytes_get_no_name(target, file):
     assert listed() == []
 
 
+def test_what_a_mirror_has_can_be_hashed(target, file, monkeypatch):
+    """In parts; damage of the same size shows, which a comparison of sizes hides."""
+    there, _ = target
+    there.put(file, SHA, lambda *_: None, stopped(False))
+    monkeypatch.setattr(mirror, "PART", 5000)
+    assert there.digest(SHA, lambda *_: None, stopped(False)) == SHA
+    assert there.digest(WRONG, lambda *_: None, stopped(False)) is None
+    with pytest.raises(Stopped):
+        there.digest(SHA, lambda *_: None, stopped(True))
+
+    damaged = b"?" + DATA[1:]
+    if isinstance(there, mirror.Folder):
+        (there.root / mirror_path(SHA)).write_bytes(damaged)
+    else:
+        obstore = pytest.importorskip("obstore")
+        obstore.put(there._store(), there._key(SHA), damaged)
+
+    assert there.size(SHA) == len(DATA)
+    found = there.digest(SHA, lambda *_: None, stopped(False))
+    assert found == hashlib.sha256(damaged).hexdigest()
+
+
 def test_a_stop_leaves_nothing(target, file):
     """An interrupted copy has no name and no half upload."""
     there, listed = target

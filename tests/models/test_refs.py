@@ -43,15 +43,6 @@ def test_a_pin_outlives_uses(layer):
         refs.unpin(layer, "m@1")
 
 
-def test_what_was_forgotten_is_not_remembered(layer):
-    """Forgetting twice is no error."""
-    refs.touch(layer, "m@1", ["a"])
-    refs.forget(layer, "m@1")
-    refs.forget(layer, "m@1")
-
-    assert refs.load(layer) == ()
-
-
 @pytest.mark.parametrize("model", ["", "../x", "a/b", ".hidden", "a\0", "x" * 300])
 def test_an_id_that_is_no_name_is_refused(layer, model):
     """No id becomes a path outside of its folder."""

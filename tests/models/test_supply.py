@@ -50,6 +50,45 @@ def test_a_burst_is_one_strike():
     assert asked(it) == "b"
 
 
+def test_a_slow_source_is_put_off_until_all_were_tried():
+    """Equally slow ones are asked once each; then the fastest goes on for ever."""
+    it = supply("a", "b", "c")
+    said = []
+    for rate in (900.0, 1000.0, 100.0, 800.0, 300.0, 1.0, 1.0):
+        said.append(asked(it))
+        it.slow(it.index, rate)
+
+    assert said == ["a", "b", "c", "b", "b", "b", "a"]
+
+
+def test_a_sole_source_may_be_slow():
+    """There is nobody else to ask, and a rate is no reason to fail."""
+    it = supply("a")
+    assert not it.slow(it.index, 0.0)
+    assert asked(it) == "a"
+
+
+@pytest.mark.parametrize("rate", [64e3, 1e9])
+def test_a_source_that_does_is_kept(rate):
+    """From the least rate on nobody looks for a better one."""
+    it = supply("a", "b")
+    assert not it.slow(it.index, rate)
+    assert asked(it) == "a"
+
+
+def test_a_slow_source_is_asked_again_when_the_others_fail():
+    """It comes last, and a report about its first turn is not heard in the second."""
+    it = supply("a", "b")
+    first = it.way(None, None)
+    assert it.slow(first.index, 10.0)
+    assert it.is_put_off(first)
+    it.leave(it.way(None, None), NotThere("gone"))
+    it.leave(first, SourceTrouble("late"))
+
+    assert asked(it) == "a"
+    assert not it.is_put_off(it.way(None, None))
+
+
 def test_a_block_forgives():
     """Strikes are failures in a row."""
     it = supply("a", "b")

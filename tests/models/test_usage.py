@@ -1,6 +1,7 @@
 from common.models.layers import Layers, State
 from common.models.publish import publish
 from common.models.quarantine import quarantine
+from common.models.staging import ARIA2, Identity, Staging
 from common.models.usage import usage
 from tests.models.tensors import fetched, file_of, placed, tensors
 
@@ -36,9 +37,28 @@ def test_shared_bytes_count_once(tmp_path):
     assert layer.naive_bytes == 2 * one.size + own.size + mine.stat().st_size
     assert layer.unknown_bytes == 4
     assert 2 * SIZE < found.bytes < 3 * SIZE
-    assert layer.staging_bytes >= 5000
+    assert layer.staging_bytes == 0
+    assert layer.reserved_bytes >= 5000
     assert layer.quarantine_bytes >= 9000
     assert layer.trash_bytes == 0
+
+
+def test_room_that_is_held_is_not_what_came(tmp_path):
+    """A killed fetch holds the whole file's room, and has the blocks it wrote."""
+    layers = Layers.open([tmp_path])
+    folder = layers.writable.staging("key")
+    with Staging(folder, Identity(SIZE, None), block=1 << 12) as staging:
+        (folder / "data").write_bytes(b"x" * SIZE)
+        assert usage(layers, {}).layers[0].staging_bytes == 0
+        staging.write(1, memoryview(bytes(1 << 12)), "web")
+    aria2 = layers.writable.staging("other")
+    (aria2 / "data").write_bytes(b"x" * (8 << 12))
+    (aria2 / ARIA2).write_bytes(b"")
+
+    [layer] = usage(layers, {}).layers
+
+    assert layer.staging_bytes == 9 << 12
+    assert layer.reserved_bytes >= SIZE + (8 << 12)
 
 
 def test_nothing_takes_nothing(tmp_path):

@@ -142,7 +142,7 @@ def du(asked: Asked) -> None:
     from rich.text import Text
 
     layers = Table(box=None, pad_edge=False)
-    for title in ("layer", "on disk", "as if apart", "unknown", "half", "trash", "bad"):
+    for title in ("layer", "on disk", "as if apart", "unknown", "half", *_LAST):
         layers.add_column(title, justify="left" if title == "layer" else "right")
     for one in found.layers:
         sizes = (
@@ -150,6 +150,7 @@ def du(asked: Asked) -> None:
             one.naive_bytes,
             one.unknown_bytes,
             one.staging_bytes,
+            one.reserved_bytes,
             one.trash_bytes,
             one.quarantine_bytes,
         )
@@ -163,6 +164,10 @@ def du(asked: Asked) -> None:
     put("")
     draw(each)
     put(f"\nmodels share {human(found.shared_bytes)}")
+
+
+#: Columns; "held" is the room that half files take, what came of them included.
+_LAST = ("held", "trash", "bad")
 
 
 def _show(plan: Plan, root: Path) -> None:
@@ -188,7 +193,10 @@ def _say_done(plan: Plan, done: Collected | None) -> None:
     else:
         say(f"freed {human(done.freed_bytes)}; {human(plan.kept_bytes)} stay")
     if plan.over_bytes:
-        say(f"still {human(plan.over_bytes)} over --max-bytes: the rest is in use")
+        say(
+            f"still {human(plan.over_bytes)} over --max-bytes: the rest is pinned, in"
+            " use, was used lately or put there by hand, or is under an hour old"
+        )
 
 
 def _say_pin(asked: Asked, id_: str, *, pinned: bool) -> None:

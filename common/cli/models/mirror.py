@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -31,6 +33,13 @@ if TYPE_CHECKING:
     from common.models.meter import Tell
     from common.models.mirror import Mirror
 
+Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify",
+        help="Read and hash what the mirror has, too, and send anew what is damaged.",
+    ),
+]
 Target = Annotated[str, typer.Argument(help="local:///folder or s3://bucket/prefix.")]
 
 
@@ -39,7 +48,8 @@ class Copy:
     """What became of one file."""
 
     file: str
-    outcome: Literal["copied", "there", "absent", "failed"]
+    #: "mended" = the mirror had other bytes of that name
+    outcome: Literal["copied", "mended", "there", "absent", "failed"]
     bytes: int = 0  #: that were copied
     error: ModelsError | None = None
 
@@ -57,13 +67,14 @@ def mirror(
     service: Services = None,
     everything: Everything = False,
     with_variants: WithVariants = False,
+    verify: Verify = False,
 ) -> None:
     """
     Copy what is here to a mirror.
 
-    It is hashed on its way, and what the mirror has already is not sent. With nothing
-    named, all that is there. Machines with WAN_MODELS_MIRROR set to TARGET ask it
-    before the publishers.
+    It is hashed on its way, and what the mirror has already is not sent: a file of that
+    sha256 and size; --verify hashes it there. With nothing named, all that is here.
+    Machines with WAN_MODELS_MIRROR set to TARGET ask it before the publishers.
     """
     from common.models.errors import Missing, Stopped
     from common.models.mirror import open_mirror
@@ -76,7 +87,7 @@ def mirror(
     done: list[Copy] = []
     with stoppable() as stop, watching(sizes, as_json=asked.as_json) as tell:
         for file in files:
-            done.append(_copy(ensurer, to, file, tell, stop))
+            done.append(_copy(ensurer, to, file, tell, stop, verify=verify))
             if isinstance(done[-1].error, Stopped):
                 break
     failed = [one.error for one in done if one.error is not None]
@@ -103,8 +114,10 @@ def mirror(
         hint = f"{typed} fetches what is absent and hashes the rest"
         raise Stop(f"not here: {', '.join(absent)}", hint, code)
     if not asked.as_json:
-        copied = sum(one.outcome == "copied" for one in done)
-        say(f"{len(done)} files at {target}; {copied} copied, {human(came)}")
+        count = Counter(one.outcome for one in done)
+        mended = f", {count['mended']} mended" if count["mended"] else ""
+        copied = f"{count['copied']} copied{mended}, {human(came)}"
+        say(f"{len(done)} files at {target}; {copied}")
 
 
 def _copy(
@@ -113,8 +126,10 @@ def _copy(
     file: WeightFile,
     tell: Tell,
     stop: threading.Event,
+    *,
+    verify: bool,
 ) -> Copy:
-    from common.models.errors import ModelsError
+    from common.models.errors import ModelsError, Stopped
     from common.models.layers import State
     from common.models.meter import Notice, Step
 
@@ -124,17 +139,22 @@ def _copy(
         return Copy(file.path, "absent")
     size = path.stat().st_size
 
-    def progress(done: int, total: int) -> None:
-        tell(Notice(file.path, Step.COPYING, done, total))
+    def telling(step: Step) -> Callable[[int, int], None]:
+        return lambda done, total: tell(Notice(file.path, step, done, total))
 
     try:
-        if to.size(sha256) == size:
-            tell(Notice(file.path, Step.READY, size, size))
-            return Copy(file.path, "there")
-        progress(0, size)
-        to.put(path, sha256, progress, stop)
+        before = to.size(sha256)
+        good = before == size
+        if good and verify:
+            good = to.digest(sha256, telling(Step.VERIFYING), stop) == sha256
+        if not good:
+            tell(Notice(file.path, Step.COPYING, 0, size))
+            to.put(path, sha256, telling(Step.COPYING), stop)
     except ModelsError as error:
-        tell(Notice(file.path, Step.FAILED, 0, size, error.message))
+        step = Step.STOPPED if isinstance(error, Stopped) else Step.FAILED
+        tell(Notice(file.path, step, 0, size, error.message))
         return Copy(file.path, "failed", 0, error)
     tell(Notice(file.path, Step.READY, size, size))
-    return Copy(file.path, "copied", size)
+    if good:
+        return Copy(file.path, "there")
+    return Copy(file.path, "copied" if before is None else "mended", size)

@@ -127,7 +127,7 @@ def _bars(meter: Meter) -> Iterator[Show]:
         def show(before: Notice | None, now: Notice) -> None:
             done, total = meter.done, max(meter.total, 1)
             whole.update(every, total=total, completed=done, rest=rest_of(meter))
-            over = now.step in (Step.READY, Step.FAILED)
+            over = now.step in (Step.READY, Step.FAILED, Step.STOPPED)
             hashed = now.step is Step.VERIFYING and now.done == now.total
             if over or hashed:
                 if now.name in rows:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -14,6 +17,8 @@ from common.source_urls import HttpUrl
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager, Retry
+
+log = logging.getLogger(__name__)
 
 _REDIRECTS = 5
 
@@ -58,7 +63,7 @@ class HttpSource:
         import urllib3
 
         url = self.url.url
-        headers = dict(self.host_headers.get(urlsplit(url).hostname or "", {}))
+        headers = self._headers()
         retries = urllib3.Retry(
             total=_REDIRECTS,
             connect=0,
@@ -89,13 +94,22 @@ class HttpSource:
             expires_at=expires_at(url),
         )
 
+    def _headers(self) -> dict[str, str]:
+        """Return what the host is told; nothing where others could read it."""
+        host = urlsplit(self.url.url).hostname or ""
+        headers = dict(self.host_headers.get(host, {}))
+        if headers and not _unread(self.url.url):
+            _warn(host)
+            return {}
+        return headers
+
     def _size(self, status: int, length: str | None) -> int | None:
         if status == 401:
             host = urlsplit(self.url.url).hostname
-            raise AuthNeeded(
-                f"{self.label}: status 401",
-                f"set the header that {host} wants in WAN_MODELS_HEADERS",
-            )
+            hint = f"set the header that {host} wants in WAN_MODELS_HEADERS"
+            if not _unread(self.url.url):
+                hint += ", and write https://: it is sent over nothing else"
+            raise AuthNeeded(f"{self.label}: status 401", hint)
         if status in (404, 410):
             raise NotThere(f"{self.label} is not there")
         if status >= 500 and status != 501:
@@ -103,3 +117,24 @@ class HttpSource:
         if not 200 <= status < 300 or length is None or not length.isdecimal():
             return None
         return int(length)
+
+
+def _unread(url: str) -> bool:
+    """Whether nobody on the way can read what is sent: by https, or to this machine."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme == "https" or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@cache
+def _warn(host: str) -> None:
+    log.warning(
+        "%s is asked over http://: its headers of WAN_MODELS_HEADERS are not sent,"
+        " since anybody on the way could read them; write https://",
+        host,
+    )

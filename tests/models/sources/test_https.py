@@ -41,6 +41,41 @@ def test_headers_are_those_of_the_host():
     assert address.headers == {}
 
 
+def test_headers_go_over_nothing_that_others_read(monkeypatch, caplog):
+    """A token for a host that is asked over http:// stays here; that is said once."""
+    asked = []
+
+    def answer(method, path, headers):
+        asked.append(set(headers) & {"Authorization", "X-Key"})
+        return 401 if len(asked) > 2 else 200, {"Content-Length": "10"}, b""
+
+    keys = {"models.example.com": KEY["127.0.0.1"]}
+    label = "http://models.example.com/x.safetensors"
+    plain = HttpSource(label, parse(label), keys, 5.0)
+    with serving(answer) as port:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+        addresses = [plain.resolve(), plain.resolve()]
+        with pytest.raises(AuthNeeded) as caught:
+            plain.resolve()
+
+    assert asked == [set()] * 3
+    assert [one.headers for one in addresses] == [{}, {}]
+    assert "https://" in caught.value.hint
+    [said] = [one.getMessage() for one in caplog.records if "http://" in one.msg]
+    assert "models.example.com" in said
+    assert "topsecret" not in said
+
+
+@pytest.mark.parametrize(
+    "host", ["https://h.example", "http://localhost", "http://[::1]"]
+)
+def test_headers_go_over_https_and_to_this_machine(host):
+    """Where nobody on the way can read them."""
+    url = parse(f"{host}/x.safetensors")
+    name = host.partition("://")[2].strip("[]")
+    assert HttpSource("", url, {name: {"X-Key": "k"}}, 5.0)._headers() == {"X-Key": "k"}
+
+
 def test_headers_do_not_follow_a_redirect():
     """They are for the URL's own host, whatever they are called."""
     asked = []
