@@ -1,6 +1,7 @@
 """Which engines the settings ask for, and how ComfyUI is started."""
 
 import os
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -22,6 +23,18 @@ def command(settings, data):
     """Return the command line of the one engine."""
     (engine,) = engines.of(settings, data)
     return engine._process._command
+
+
+async def test_an_engines_password_is_told_to_nobody(tmp_path, monkeypatch, caplog):
+    """Not by /ready, which is open, and not in the log."""
+    away = "http://joe:canary@127.0.0.1:9"
+    (engine,) = engines.of(Settings.read(engine="comfyui", comfyui_url=away), tmp_path)
+    monkeypatch.setattr(engine.comfy, "reconnect", AsyncMock())
+    await engine.restart()
+
+    assert engine.trouble() == "no ComfyUI answers at http://127.0.0.1:9"
+    assert "http://127.0.0.1:9 needs a restart" in caplog.text
+    assert "canary" not in caplog.text
 
 
 def test_comfyui_that_is_writable(comfyui, tmp_path):

@@ -186,6 +186,19 @@ async def test_bad_input_names_its_field(live, given, status, field):
     assert (await live.get("/jobs"))[1]["jobs"] == []
 
 
+@pytest.mark.parametrize("empty", ["audio", "image"])
+async def test_an_empty_file_names_its_field(live, empty):
+    """It is a file still, though nothing is in it."""
+    form = aiohttp.FormData()
+    for name, data in {"image": png(128, 128), "audio": sound(), empty: b""}.items():
+        form.add_field(name, data, filename=name)
+    form.add_field("prompt", "x")
+    status, body = await live.post("/generate", data=form)
+
+    assert (status, body["errors"][0]["field"]) == (415, empty)
+    assert (await live.get("/jobs"))[1]["jobs"] == []
+
+
 @pytest.mark.parametrize("speakers", ["single", "multi"])
 async def test_a_volume_with_one_of_the_patches_is_ready(
     tmp_path, monkeypatch, speakers

@@ -19,8 +19,9 @@ from common.job import Job
 from common.poster import make_poster
 from common.runtime import Runtime
 
+GONE = "the file is gone"
 # One range at a time; what else a Range header may say is ignored, as HTTP allows.
-_RANGE = re.compile(rb"bytes=(\d+-\d*|-\d+)")
+_RANGE = re.compile(rb"bytes=(\d{0,99})-(\d{0,99})")
 
 
 async def output_of(
@@ -48,9 +49,12 @@ async def output_of(
             async with runtime.posters:
                 if not path.exists():  # who waited may find it made
                     await _make(path.with_name(one.name), path)
-        found = path.lstat() if path.exists() else None
-        if found is None or not stat.S_ISREG(found.st_mode):  # no symbolic link
-            raise NotFound("the file is gone")
+        try:
+            found = path.lstat()
+        except OSError:
+            raise NotFound(GONE) from None
+        if not stat.S_ISREG(found.st_mode):  # no symbolic link
+            raise NotFound(GONE)
         known = request.headers.get("if-none-match", "")
         if tag in known or known == "*":
             return Response(status_code=304, headers=headers)
@@ -75,29 +79,47 @@ async def _make(video: Path, poster: Path) -> None:
 
 
 class File(FileResponse):
-    """A file that refuses a range outside it with a problem."""
+    """A file that tells with a problem that it is gone, or has no such range."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the file, or the part that is asked for."""
+        start: Message | None = None
 
         async def checked(message: Message) -> None:
-            if message.get("status", 0) >= 400:
-                raise _Outside(Headers(raw=message["headers"]).get("content-range"))
+            nonlocal start
+            if message["type"] == "http.response.start":
+                if message["status"] >= 400:
+                    raise _Outside(Headers(raw=message["headers"])["content-range"])
+                start = message  # held back until the file is open and read
+                return
+            if start is not None:
+                held, start = start, None
+                await send(held)
             await send(message)
 
         heads = [
             (name, value)
             for name, value in scope["headers"]
-            if name != b"range" or _RANGE.fullmatch(value)
+            if name != b"range" or _is_range(value)
         ]
         try:
             await super().__call__({**scope, "headers": heads}, receive, checked)
         except _Outside as outside:
             error = RangeNotSatisfiable("the file has no such part")
             answer = response(error, scope["state"]["request_id"])
-            if outside.args[0] is not None:
-                answer.headers["content-range"] = str(outside)
+            answer.headers["content-range"] = str(outside)
             await answer(scope, receive, send)
+        except FileNotFoundError:
+            raise NotFound(GONE) from None  # deleted since it was looked for
+
+
+def _is_range(value: bytes) -> bool:
+    """Tell one range whose end is not before its start. Source: RFC 9110, 14.1.1."""
+    found = _RANGE.fullmatch(value)
+    if found is None or not any(found.groups()):
+        return False
+    first, last = found.groups()
+    return not (first and last) or int(first) <= int(last)
 
 
 class _Outside(Exception):

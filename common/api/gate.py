@@ -29,6 +29,7 @@ from common.errors import (
     PayloadTooLarge,
     RequestTimeout,
     ServiceError,
+    ShuttingDown,
     Unauthorized,
     UnsupportedMediaType,
 )
@@ -105,6 +106,12 @@ class Gate:
             state["owner"] = self._owner(scope, heads)
             body = self._body(scope, heads, receive)
             await self._app(scope, body, sender)
+        except asyncio.CancelledError:
+            if sender.began:
+                raise
+            # The server stops; it would call what we pass on a crash of ours.
+            error = ShuttingDown("the service is stopping", retry_after_s=30)
+            await problem(error, request_id)(scope, receive, sender)
         except Exception as error:
             if sender.began:
                 raise

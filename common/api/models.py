@@ -142,6 +142,7 @@ def routes(runtime: Runtime) -> APIRouter:
         found = [_lora(name, names, stock.manifest, sizes, states) for name in names]
         return JSONResponse({"state": "ready", "loras": found})
 
+    @router.head("/health/models", include_in_schema=False)
     @router.get("/health/models", response_model=HealthView, responses=unready)
     async def health() -> Response:
         """Answer 200 when the weights that plain requests need are there."""
@@ -153,6 +154,7 @@ def routes(runtime: Runtime) -> APIRouter:
         }
         return JSONResponse(body, 200 if overall.state == "ready" else 503)
 
+    @router.head("/health/models/{model}", include_in_schema=False)
     @router.get(
         "/health/models/{model}",
         response_model=HealthView,

@@ -18,6 +18,7 @@ def routes(runtime: Runtime) -> APIRouter:
     router = APIRouter(tags=["service"])
     was_ready = False
 
+    @router.head("/ping", include_in_schema=False)
     @router.get(
         "/ping",
         response_class=Response,

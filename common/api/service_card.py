@@ -57,11 +57,13 @@ def routes(runtime: Runtime) -> APIRouter:
             }
         )
 
+    @router.head("/health", include_in_schema=False)
     @router.get("/health")
     async def health() -> Response:
         """Answer as long as the process serves."""
         return JSONResponse({"status": "ok"})
 
+    @router.head("/ready", include_in_schema=False)
     @router.get("/ready", responses={503: {"description": "Something is missing."}})
     async def ready() -> Response:
         """Say whether a job could run now, and what is missing if not."""

@@ -48,6 +48,12 @@ class Socket(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
         super().resume_writing()
 
+    async def send(self, message: Any) -> None:
+        """Note that a refusal ends the handshake; uvicorn takes it for a crash."""
+        await super().send(message)
+        if self.close_sent:
+            self.handshake_complete = True
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer."""
         if self._stalled:
@@ -156,8 +162,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = None
         if self.transport.is_closing():
             return
-        # In the middle of another request's answer there is nothing to say.
-        if self.cycle is None or self.cycle.response_complete:
+        if self._may_speak():
             body = text(error, "").encode()
             lines = {
                 "content-type": MEDIA_TYPE,
@@ -168,7 +173,16 @@ class Connection(HttpToolsProtocol):
             head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
             head += "".join(f"{name}: {value}\r\n" for name, value in lines.items())
             self.transport.write(head.encode("latin-1") + b"\r\n" + body)
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # it has had its answer
+            self.cycle.message_event.set()
         self.transport.close()
+
+    def _may_speak(self) -> bool:
+        """Tell whether an answer now would be taken for that of the refused request."""
+        if self.cycle is None or self.cycle.response_complete:
+            return not (self.cycle and self._body_open)
+        return self._body_open and not (self.cycle.response_started or self.pipeline)
 
     def _start(self, name: str, seconds: float, then: Callable[[], object]) -> None:
         self._stop(name)

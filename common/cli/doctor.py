@@ -221,6 +221,8 @@ def engines(settings: Settings) -> Iterator[Finding]:
     """Look whether the ComfyUIs that are named answer."""
     import requests
 
+    from common.comfy import shown
+
     for url in settings.engine_urls:
         try:
             answer = requests.get(f"{url}/system_stats", timeout=ANSWER_S)
@@ -228,11 +230,11 @@ def engines(settings: Settings) -> Iterator[Finding]:
         except (requests.RequestException, ValueError, KeyError, TypeError):
             yield Finding(
                 False,
-                f"no ComfyUI answers at {url}",
+                f"no ComfyUI answers at {shown(url)}",
                 "start it, or correct COMFYUI_URL",
             )
         else:
-            yield Finding(True, f"ComfyUI {version} at {url}")
+            yield Finding(True, f"ComfyUI {version} at {shown(url)}")
 
 
 def folder_of_comfyui(settings: Settings) -> Iterator[Finding]:

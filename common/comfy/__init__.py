@@ -7,7 +7,7 @@ Nobody above imports aiohttp or reads ComfyUI's JSON.
 from common.comfy.engine import Comfy, Device, EngineInfo
 from common.comfy.failure import Failure, failure
 from common.comfy.follower import Follower, SocketLost
-from common.comfy.http import EngineUnreachable, OutputMissing, OutputTooLarge
+from common.comfy.http import EngineUnreachable, OutputMissing, OutputTooLarge, shown
 from common.comfy.refusal import NodeError, WorkflowRejected
 from common.comfy.state import Absent, Finished, History, Queued, Running, State
 
@@ -30,4 +30,5 @@ __all__ = [
     "State",
     "WorkflowRejected",
     "failure",
+    "shown",
 ]

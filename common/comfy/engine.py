@@ -16,7 +16,7 @@ import aiohttp
 from common.comfy import state
 from common.comfy.feed import Feed
 from common.comfy.follower import Follower
-from common.comfy.http import EngineUnreachable, Http, OutputTooLarge
+from common.comfy.http import EngineUnreachable, Http, OutputTooLarge, shown
 from common.comfy.refusal import NodeError, WorkflowRejected, rejection
 from common.events import EngineFile
 
@@ -65,7 +65,7 @@ class Comfy:
         silence_s: float = 20.0,
         client_file: Path | None = None,
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = shown(url.rstrip("/"))  #: for people
         self.info: EngineInfo | None = None  #: as of the last (re)connect
         self._connect_s = connect_s
         self._http = Http(url, connect_s=connect_s, answer_s=answer_s)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -51,7 +52,8 @@ class Http:
     A keep-alive session with one engine.
 
     Args:
-        url: such as "http://127.0.0.1:8188"; a path prefix is kept.
+        url: such as "http://127.0.0.1:8188"; a path prefix is kept, and a name and
+            password before the host are sent as such.
         connect_s, answer_s: limits for the connection, and for each silence after it.
     """
 
@@ -131,6 +133,17 @@ class Http:
             maybe_sent = not isinstance(error, _NEVER_SENT)
             said = type(error).__name__ if not str(error) else scrub(str(error))
             raise EngineUnreachable(f"{what}: {said}", maybe_sent=maybe_sent) from error
+
+
+def shown(url: str) -> str:
+    """
+    Return an address without the name and password in it, for people.
+
+    >>> shown("http://joe:secret@gpu.example:8188/comfy")
+    'http://gpu.example:8188/comfy'
+    """
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _route(path: str) -> str:

@@ -97,11 +97,13 @@ def _rewrite(container: str, data: bytes) -> Speech:
     import av
 
     samples = bytearray()
-    with av.open(io.BytesIO(data), "r", format=container) as opened:
+    # Else FFmpeg decodes a first picture too, of any kind and size, to know the stream.
+    known = {"codec_whitelist": ",".join(filter(_is_known, av.codecs_available))}
+    with av.open(io.BytesIO(data), "r", format=container, options=known) as opened:
         stream = _only_stream(opened)
         _check_format(stream.rate, stream.channels)
         resampler = av.AudioResampler("s16", "mono", RATE)
-        for frame in _frames(opened, stream):
+        for frame in _frames(opened, stream, len(data)):
             for piece in resampler.resample(frame):
                 samples += bytes(piece.planes[0])[: piece.samples * 2]
             if len(samples) > (MAX_S + SLACK_S) * RATE * 2:
@@ -125,10 +127,14 @@ def _only_stream(opened: InputContainer) -> AudioStream:
         raise Broken(f"holds {len(opened.streams.audio)} recordings, not one")
     [stream] = opened.streams.audio
     codec = stream.codec_context.name
-    if codec not in _CODECS and not codec.startswith("pcm_"):
+    if not _is_known(codec):
         raise _Foreign(f"is not {_KINDS}, but {codec}")
     stream.codec_context.thread_count = 1
     return stream
+
+
+def _is_known(codec: str) -> bool:
+    return codec in _CODECS or codec.startswith("pcm_")
 
 
 def _check_format(rate: int, channels: int) -> None:
@@ -138,12 +144,17 @@ def _check_format(rate: int, channels: int) -> None:
         raise Broken(f"has {channels} channels; up to {MAX_CHANNELS} are taken")
 
 
-def _frames(opened: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
+def _frames(
+    opened: InputContainer, stream: AudioStream, left: int
+) -> Iterator[AudioFrame]:
     """Decode frame by frame; a few packets may be junk, as they are in real files."""
     import av
 
     bad = 0
     for packet in opened.demux(stream):
+        left -= packet.size
+        if left < 0:
+            raise Broken("is damaged: it plays its bytes more than once")
         try:
             frames = stream.decode(packet)
         except av.error.InvalidDataError:

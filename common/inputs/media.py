@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from common.errors import UnsupportedMediaType
+from common.errors import FieldError, UnsupportedMediaType
 from common.inputs import audio, image
 from common.inputs.bare import Broken
 from common.inputs.sound import bare
@@ -78,7 +78,9 @@ def decode(data: bytes, field: str, kinds: Collection[str]) -> Decoded:
         UnsupportedMediaType, PayloadTooLarge, InvalidInput: naming `field`.
     """
     if not data:
-        raise UnsupportedMediaType(f"{field}: the file is empty")
+        words = " or ".join(KINDS[kind].words for kind in sorted(kinds, reverse=True))
+        problem = FieldError(field, "the file is empty", f"send {words}")
+        raise UnsupportedMediaType(f"{field}: {problem.message}", errors=[problem])
     kind = "audio" if "image" not in kinds or _is_audio(data, kinds) else "image"
     return KINDS[kind].decode(data, field)
 

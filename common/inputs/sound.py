@@ -9,6 +9,7 @@ compressed `moov`, sample tables, Ogg streams) is left out or refused here.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 
 from common.inputs.bare import Broken
@@ -21,10 +22,24 @@ MAX_PIECES = 100_000
 MAX_DEPTH = 8
 #: Of one file; each costs the demuxer a search at every page.
 MAX_OGG_STREAMS = 4
+#: Of one M4A; each costs a decoder. Sound, chapters and their pictures are three.
+MAX_TRACKS = 8
 
-_PARENTS = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"})
-#: Where a box says how many samples it lists.
-_COUNTS = {b"stsz": 8, b"stz2": 8, b"trun": 4}
+_PARENTS = frozenset(
+    {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts"} | {b"mvex", b"moof", b"traf"}
+)
+#: Where a box says how many entries it has.
+_COUNTS = {
+    **dict.fromkeys((b"stsz", b"stz2"), 8),
+    **dict.fromkeys((b"trun", b"stsc", b"stco", b"co64", b"elst"), 4),
+}
+#: What is needed to find the samples. FFmpeg would read a table in any other box too.
+_KEPT = (
+    _PARENTS
+    | _COUNTS.keys()
+    | {b"ftyp", b"mvhd", b"tkhd", b"mdhd", b"hdlr", b"stsd", b"stts"}
+    | {b"trex", b"mfhd", b"tfhd", b"tfdt", b"mdat"}
+)
 _OPEN_END = frozenset({0, 0xFFFFFFFF})  #: sizes of a file that was written to a pipe
 
 
@@ -40,8 +55,7 @@ def bare(data: bytes) -> tuple[str, bytes] | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
         return "wav", _bare_wav(data)
     if data[4:8] == b"ftyp":
-        _check_boxes(data)
-        return "mov", data
+        return "mov", _bare_boxes(data)
     if data[:4] == b"OggS":
         _check_pages(data)
         return "ogg", data
@@ -95,23 +109,70 @@ def _bare_wav(data: bytes) -> bytes:
     raise Broken("has no samples")
 
 
-def _check_boxes(data: bytes) -> None:
-    samples = 0
+def _bare_boxes(data: bytes) -> bytes:
+    """Return the file with all that is not needed marked as left out, in its place."""
+    bare = bytearray(data)
+    counts: Counter[bytes] = Counter()
+    samples_per_chunk = 0
     boxes = _counted()
-    for name, start, end in _boxes(data, 0, len(data)):
+    for name, at, start, end in _boxes(data, 0, len(data)):
         next(boxes)
         if name == b"cmov":
             raise Broken("has a compressed index")
-        if name in _COUNTS and end - start >= _COUNTS[name] + 4:
-            samples += struct.unpack_from(">I", data, start + _COUNTS[name])[0]
-        if samples > MAX_SAMPLES:
-            raise Broken("lists more pieces than ten minutes have")
+        if name not in _KEPT:
+            bare[at + 4 : at + 8] = b"skip"
+        elif name == b"trak":
+            counts[name] += 1
+        elif name == b"elst":  # FFmpeg believes its size
+            counts[name] += max(_count(data, start + 4, end), (end - start - 8) // 12)
+        elif name in _COUNTS:
+            counts[name] += _count(data, start + _COUNTS[name], end)
+        if name == b"stsd":
+            _check_entry(data, start, end)
+        if name == b"stsc":
+            samples_per_chunk = max(samples_per_chunk, _largest(data, start, end))
+        _check_counts(counts, samples_per_chunk)
+    return bytes(bare)
+
+
+def _check_counts(counts: Counter[bytes], samples_per_chunk: int) -> None:
+    """Refuse what FFmpeg would index without end; it does so once for each edit."""
+    if counts[b"trak"] > MAX_TRACKS:
+        raise Broken(f"holds over {MAX_TRACKS} tracks")
+    listed = counts[b"stsz"] + counts[b"stz2"] + counts[b"trun"]
+    in_chunks = samples_per_chunk * (counts[b"stco"] + counts[b"co64"])
+    if max(listed, in_chunks) * max(1, counts[b"elst"]) > MAX_SAMPLES:
+        raise Broken("lists more pieces than ten minutes have")
+
+
+def _check_entry(data: bytes, start: int, end: int) -> None:
+    """Refuse a description that holds a table, or reaches beyond itself to one."""
+    whole = _count(data, start + 4, end) == 1
+    if not whole or _count(data, start + 8, end) > end - start - 8:
+        raise Broken("is damaged: its format is not described once")
+    if any(data.find(name, start, end) >= 0 for name in (*_KEPT, b"cmov")):
+        raise Broken("is damaged: boxes where none belong")
+
+
+def _count(data: bytes, at: int, end: int) -> int:
+    if at + 4 > end:
+        raise Broken("is damaged: a table ends early")
+    return int.from_bytes(data[at : at + 4], "big")
+
+
+def _largest(data: bytes, start: int, end: int) -> int:
+    """Return the most samples that a chunk has. Source: ISO/IEC 14496-12, 8.7.4."""
+    entries = _count(data, start + 4, end)
+    table = data[start + 8 : min(end, start + 8 + entries * 12)]
+    if entries > MAX_SAMPLES or len(table) < entries * 12:
+        raise Broken("is damaged: a table ends early")
+    return max((count for _, count, _ in struct.iter_unpack(">III", table)), default=0)
 
 
 def _boxes(
     data: bytes, at: int, end: int, depth: int = 0
-) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (name, start, end) of each box's content, outer ones first."""
+) -> Iterator[tuple[bytes, int, int, int]]:
+    """Yield (name, place, start, end of the content) of each box, outer ones first."""
     if depth > MAX_DEPTH:
         raise Broken(f"nests its boxes over {MAX_DEPTH} deep")
     while at + 8 <= end:
@@ -122,9 +183,9 @@ def _boxes(
             start += 8
         size = size or end - at
         stop = at + size
-        if stop < start or (stop > end and name in _PARENTS):
+        if stop < start or (stop > end and name in _KEPT - {b"mdat"}):
             raise Broken("is damaged: a box is larger than what holds it")
-        yield name, start, min(stop, end)
+        yield name, at, start, min(stop, end)
         if name in _PARENTS:
             yield from _boxes(data, start, stop, depth + 1)
         at = stop

@@ -107,6 +107,14 @@ async def test_what_is_refused_is_named(live, given, field):
     assert (await live.get("/jobs"))[1]["jobs"] == []
 
 
+async def test_a_file_that_is_empty_is_named(live):
+    """A form whose file was not chosen, say."""
+    status, body = await live.post("/generate", data=form(**{**SMALL, "image": b""}))
+
+    assert (status, body["errors"][0]["field"]) == (415, "image")
+    assert body["errors"][0]["hint"] == "send a picture"
+
+
 async def test_a_lora_is_looked_up_among_those_installed(live, monkeypatch):
     """By its name in any case; pickles are not offered, since loading runs them."""
 

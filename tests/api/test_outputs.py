@@ -2,9 +2,12 @@
 
 import asyncio
 import hashlib
+import logging
+from pathlib import Path
 
 import pytest
 
+from common.api.download import File
 from common.poster import make_poster
 from tests.live import both
 
@@ -109,8 +112,14 @@ async def test_a_part_outside_the_file_is_refused(made):
 
 @pytest.mark.parametrize(
     "asked",
-    ["bytes=" + ",".join(f"{n}-{n}" for n in range(0, 10000, 2)), "bytes=x", "lines=1"],
-    ids=["5000 ranges", "nonsense", "unit"],
+    [
+        "bytes=" + ",".join(f"{n}-{n}" for n in range(0, 10000, 2)),
+        "bytes=x",
+        "bytes=-",
+        "bytes=5-1",
+        "lines=1",
+    ],
+    ids=["5000 ranges", "nonsense", "empty", "backwards", "unit"],
 )
 async def test_an_odd_range_is_ignored(made, asked):
     """One range is enough for a download to go on; many are how servers are hurt."""
@@ -187,6 +196,24 @@ async def test_a_file_that_is_gone_is_404(made):
     next((live.runtime.data / "jobs").glob("*/video.mp4")).unlink()
 
     assert (await get(live, output["url"]))[0] == 404
+
+
+async def test_a_file_that_goes_while_it_is_asked_for_is_404(made, monkeypatch, caplog):
+    """A job may be deleted at any time; what is told has not begun before the file."""
+    live, output = made
+    sends = File.__call__
+
+    async def deleted(self, *asgi):
+        Path(self.path).unlink()
+        await sends(self, *asgi)
+
+    monkeypatch.setattr(File, "__call__", deleted)
+    status, headers, body = await get(live, output["url"])
+
+    assert status == 404
+    assert headers["Content-Type"] == "application/problem+json"
+    assert b"the file is gone" in body
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
 
 
 async def test_a_job_without_outputs_has_none(tmp_path):

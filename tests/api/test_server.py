@@ -74,6 +74,32 @@ async def test_asked_twice_it_goes_at_once(tmp_path):
         await asyncio.gather(watcher, return_exceptions=True)
 
 
+async def test_an_upload_in_progress_is_told(tmp_path, caplog):
+    """503 with a time to come again, when the rest of its body can wait no longer."""
+    async with (
+        engine(tmp_path / "engine") as engine_url,
+        serving(tmp_path / "data", engine_url) as (server, work, live),
+    ):
+        server.config.timeout_graceful_shutdown = 0.1
+        port = int(live.url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"POST /uploads HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n"
+            b"content-type: multipart/form-data; boundary=b\r\n\r\n--b"
+        )
+        await asyncio.sleep(0.1)
+        server.stop()
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+            await work
+        writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nretry-after: 30\r\n" in answer
+    assert b'"shutting_down"' in answer
+    assert not [r for r in caplog.records if r.exc_info]
+
+
 async def test_watchers_of_waiting_jobs_are_let_go(tmp_path, caplog):
     """Their streams end as whole answers, so that they ask again, and quietly."""
     async with (

@@ -4,6 +4,8 @@ import base64
 import hashlib
 import re
 
+import pytest
+
 import common
 from tests.live import engine, fastwan, mistyped, wrapper
 
@@ -29,6 +31,18 @@ async def test_the_card_says_what_is_served(live):
 async def test_a_process_that_serves_is_healthy(live):
     """Whatever else is wrong."""
     assert await live.get("/health") == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/ping", "/health/models"])
+async def test_a_monitor_may_ask_for_the_head_alone(live, path):
+    """The same status and headers as for GET, without the body."""
+    async with (
+        live.http.head(live.url + path) as head,
+        live.http.get(live.url + path) as whole,
+    ):
+        assert head.status == whole.status
+        assert head.headers.get("Content-Length") == whole.headers.get("Content-Length")
+        assert await head.read() == b""
 
 
 async def test_a_service_that_can_work_is_ready(live):

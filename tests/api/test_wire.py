@@ -90,6 +90,119 @@ async def test_what_is_not_http_is_refused(live):
     assert b"application/problem+json" in answer
 
 
+CHUNKED = (
+    b"POST /generate HTTP/1.1\r\nhost: localhost\r\n"
+    b"content-type: application/json\r\ntransfer-encoding: %b\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        CHUNKED % b"chunked" + b"ZZ\r\n{}\r\n0\r\n\r\n",
+        CHUNKED % b"chunked" + b"2\r\n{}\r\nZZ\r\n\r\n",
+        CHUNKED % b"xchunked" + b"2\r\n{}\r\n0\r\n\r\n",
+    ],
+    ids=["size", "later size", "coding"],
+)
+async def test_a_body_that_is_not_http_is_refused(live, caplog, sent):
+    """Once, although the request was on its way to a route already."""
+    async with connected(live) as (reader, writer):
+        writer.write(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        await reader.readuntil(b'{"status":"ok"}')
+        writer.write(sent)
+        answer = await rest(reader)
+
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert answer.count(b"content-length") == 1
+    assert b"malformed_request" in answer
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize(
+    "first", [CHUNKED.replace(b"json", b"x") % b"chunked", b""], ids=["its own", "none"]
+)
+async def test_nonsense_is_no_answer_to_another_request(live, first):
+    """What was answered is not answered again, nor what waits for its answer."""
+    async with connected(live) as (reader, writer):
+        if first:
+            writer.write(first)
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readuntil(b"}")
+            writer.write(b"ZZ\r\n")
+        else:
+            writer.write(b"GET /system HTTP/1.1\r\nhost: localhost\r\n\r\n\x16\x03\r\n")
+        answer = await rest(reader)
+
+    assert b" 400 " not in answer
+
+
+UPGRADE = (
+    b"%b /jobs/x/ws HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\n"
+    b"upgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n%b\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        UPGRADE % (b"POST", b"content-length: 2\r\n") + b"{}",
+        UPGRADE % (b"GET", b"content-length: 2\r\n") + b"{}",
+        UPGRADE % (b"GET", b"transfer-encoding: chunked\r\n") + b"2\r\n{}\r\n0\r\n\r\n",
+        UPGRADE % (b"POST", b""),
+    ],
+    ids=["post", "length", "chunks", "no body"],
+)
+async def test_a_websocket_begins_without_a_body(live, sent):
+    """400 for what would never be answered, and would keep the service from ending."""
+    async with connected(live) as (reader, writer):
+        writer.write(sent)
+        answer = await rest(reader)
+
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"a WebSocket begins with a GET" in answer
+
+
+async def test_a_denied_websocket_is_answered_once(live, caplog):
+    """404, and nothing in the log."""
+    async with connected(live) as (reader, writer):
+        writer.write(UPGRADE % (b"GET", b""))
+        head = await reader.readuntil(b"\r\n\r\n")
+    await asyncio.sleep(0.05)
+
+    assert head.startswith(b"HTTP/1.1 404")
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
+
+
+async def test_a_websocket_that_does_not_read_is_cut_off(held, monkeypatch):
+    """Though it pings, so that it is alive: its pongs have nowhere to go."""
+    monkeypatch.setattr(wire, "STALL_S", 0.3)
+    job = await held.job(seed=1)
+    ping = b"\x89\xfd\0\0\0\0" + bytes(125)
+    async with connected(held, limit=1024) as (reader, writer):
+        writer.write(
+            (UPGRADE % (b"GET", b"")).replace(b"/x/", b"/%b/" % job["id"].encode())
+        )
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+        assert await is_cut_off(writer, ping * 20_000)
+
+
+async def test_a_trailer_is_no_header(live):
+    """What is said after the body was not there when the request was judged."""
+    body = b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    sent = b"POST /generate HTTP/1.1\r\n%b" + body + b"2\r\n{}\r\n0\r\n%b\r\n"
+    async with connected(live) as (reader, writer):
+        writer.write(sent % (b"", b"host: localhost\r\n"))
+        no_host = await reader.readuntil(b"}")
+        writer.write(sent % (b"host: localhost\r\n", b"x-request-id: late\r\n" * 5000))
+        many = await reader.readuntil(b"request_id")
+
+    assert no_host.startswith(b"HTTP/1.1 421")
+    assert b"HTTP/1.1 422" in many
+    assert b"late" not in many
+
+
 async def test_a_reader_that_does_not_read_is_cut_off(tmp_path, monkeypatch):
     """A download stops after a while, and its connection is gone."""
     monkeypatch.setattr(wire, "STALL_S", 0.3)

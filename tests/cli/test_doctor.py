@@ -92,6 +92,12 @@ def test_doctor_talks_to_the_engine(wan, monkeypatch, service):
 
     assert f"at {service.engine_url}" in wan("doctor").out
 
+    login = service.engine_url.replace("//", "//joe:canary@")
+    monkeypatch.setenv("COMFYUI_URL", login)
+    said = wan("doctor").out
+    assert f"at {service.engine_url}" in said
+    assert "canary" not in said
+
 
 def test_doctor_looks_at_the_weights(wan, monkeypatch, tmp_path):
     """Where they go and what is absent; only a root that cannot be used is a fault."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from common.errors import InvalidInput, PayloadTooLarge, UnsupportedMediaType
 from common.inputs import audio, media
+from common.inputs import sound as sound_
 from common.inputs.audio import decode
 from tests.pictures import png
 from tests.sounds import FORMS, film, sound
@@ -27,6 +28,27 @@ FTYP = box(b"ftyp", b"M4A \0\0\0\0")
 
 def fragment(run):
     return box(b"moof", box(b"traf", box(b"trun", run)))
+
+
+def swollen(table, at, count):
+    """A recording one of whose tables says that it is longer than it is."""
+    sent = bytearray(sound("m4a"))
+    start = sent.index(table) + 4 + at
+    sent[start : start + 4] = struct.pack(">I", count)
+    return bytes(sent)
+
+
+def looped(times):
+    """A recording that is edited to be heard again and again."""
+    sent = bytearray(sound("m4a"))
+    for name in (b"moov", b"trak", b"edts", b"elst"):
+        at = sent.index(name) - 4
+        size = int.from_bytes(sent[at : at + 4], "big") + 12 * (times - 1)
+        sent[at : at + 4] = struct.pack(">I", size)
+    start = sent.index(b"elst") + 8
+    sent[start : start + 4] = struct.pack(">I", times)
+    sent[start + 4 : start + 4] = sent[start + 4 : start + 16] * (times - 1)
+    return bytes(sent)
 
 
 def id3(size):
@@ -73,6 +95,33 @@ def test_tags_stay_behind():
     assert CANARY.encode() not in decode(sent).data
 
 
+def test_an_index_holds_what_samples_need():
+    """FFmpeg would read a table that hides in any other box."""
+    hidden = box(b"udta", box(b"stsc", struct.pack(">4I", 0, 1, 1, 0x7FFFFF00)))
+    sent = sound("m4a", 1, tags={"title": CANARY}) + box(b"moof", hidden)
+
+    _, kept = sound_.bare(sent)
+
+    assert b"udta" in sent
+    assert not [name for name in (b"udta", b"free") if name in kept]
+    assert len(kept) == len(sent)
+    assert decode(sent) == decode(sound("m4a", 1))
+
+
+def test_pictures_are_not_decoded(monkeypatch):
+    """FFmpeg would, to know their format; a small one may be of any size."""
+    asked = []
+    opens = av.open
+    monkeypatch.setattr(av, "open", lambda *a, **b: asked.append(b) or opens(*a, **b))
+
+    with pytest.raises(UnsupportedMediaType, match="is a video"):
+        decode(film())
+
+    known = asked[-1]["options"]["codec_whitelist"].split(",")
+    assert {"aac", "mp3", "opus", "pcm_s16le"} <= set(known)
+    assert not {"png", "mjpeg", "h264"} & set(known)
+
+
 def test_a_fragmented_recording_of_a_browser_is_taken():
     """Safari's recorder writes such files."""
     sent = sound("m4a", 1, movflags="frag_keyframe+empty_moov")
@@ -115,12 +164,42 @@ def test_a_wav_from_a_pipe_has_no_size():
             InvalidInput,
             "more pieces",
         ),
+        (lambda: swollen(b"stsc", 12, 0x7FFFFF00), InvalidInput, "more pieces"),
+        (lambda: swollen(b"stco", 4, 1 << 20), InvalidInput, "more pieces"),
+        (lambda: swollen(b"stsc", 4, 1 << 17), InvalidInput, "ends early"),
+        (lambda: swollen(b"elst", 4, 1 << 20), InvalidInput, "more pieces"),
+        (
+            lambda: FTYP + box(b"moov", box(b"trak", b"") * 9),
+            InvalidInput,
+            "over 8 tracks",
+        ),
+        (
+            lambda: sound("m4a").replace(b"esds", b"stsz"),
+            InvalidInput,
+            "where none belong",
+        ),
+        (
+            lambda: sound("m4a").replace(b"esds", b"cmov"),
+            InvalidInput,
+            "where none belong",
+        ),
+        (lambda: swollen(b"stsd", 4, 2), InvalidInput, "not described once"),
+        (lambda: swollen(b"stsd", 8, 9999), InvalidInput, "not described once"),
+        (lambda: looped(3), InvalidInput, "more than once"),
+        (
+            lambda: FTYP + box(b"moov", box(b"stsz", bytes(8))) + b"\xff" * 4,
+            InvalidInput,
+            "table ends early",
+        ),
         (many_ogg_streams, InvalidInput, "streams"),
     ],
     ids=[
         "empty", "image", "playlist", "video", "cut wav", "head of a wav", "cut m4a",
         "cut ogg", "cut mp3", "too short", "odd rate", "empty index",
-        "only a tag", "compressed index", "bomb of samples", "many streams",
+        "only a tag", "compressed index", "bomb of samples", "bomb of chunks",
+        "many chunks", "cut chunks", "many edits", "many tracks", "hidden table",
+        "hidden index", "two formats", "format beyond itself", "loop",
+        "cut table", "many streams",
     ],
 )  # fmt: skip
 def test_what_is_no_recording_is_refused(sent, error, message):
