@@ -92,7 +92,7 @@ class Bringer:
             try:
                 result = self._bring(file, notice, halt)
             except OSError as error:  # of one file; the others may come
-                words = f"{error.filename or layer.root}: {error.strerror}"
+                words = f"{error.filename or layer.root}: {error.strerror or error}"
                 raise ModelsError(
                     words, "run it again; look after the volume"
                 ) from error

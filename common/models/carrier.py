@@ -12,7 +12,7 @@ from common.models.answers import Answer, Ranged, Whole
 from common.models.assembly import Assembly
 from common.models.board import Piece
 from common.models.line import HungUp, Line
-from common.models.sources.address import NotThere, SourceTrouble
+from common.models.sources.address import NotThere
 from common.models.supply import Way
 
 Read = Callable[[memoryview], int | None]
@@ -60,16 +60,11 @@ class Carrier(threading.Thread):
         extent = self._assembly.staging.extent
         try:
             start, stop = extent(piece.at)[0], sum(extent(piece.end - 1))
-            wanted = self._assembly.staging.identity.mark
             if isinstance(way.place, Path):
                 with Network():
-                    mark = None if wanted is None else marked(way.label, way.place)
+                    self._same(way, way.place)
                     file = way.place.open("rb", buffering=0)
                 with file:
-                    if mark != wanted:
-                        why = "it has another file than at first"
-                        self._assembly.supply.leave(way, SourceTrouble(why))
-                        return
                     file.seek(start)
                     # What goes wrong with our own staging is not the source's fault.
                     self._range(piece, way, file.readinto)
@@ -91,24 +86,31 @@ class Carrier(threading.Thread):
 
     def _take(self, answer: Answer, piece: Piece, way: Way) -> None:
         supply, size = self._assembly.supply, self._assembly.size
-        wanted = self._assembly.staging.identity.mark
         match answer:
-            case Ranged(_, mark) | Whole(_, mark) if wanted not in (
-                None,
-                marked(way.label, mark),
-            ):
-                supply.leave(way, SourceTrouble("it has another file than at first"))
             case Ranged(total) | Whole(int(total)) if total != size:
                 supply.leave(way, NotThere(f"its file has {total} bytes, not {size}"))
-            case Ranged():
+            case Ranged(mark=mark):
+                self._same(way, mark)
                 self._range(piece, way, self._line.read)
-            case Whole():
+            case Whole(mark=mark):
+                self._same(way, mark)
                 supply.single(way)
                 with self._assembly.streaming() as mine:
                     if mine:
                         self._stream(piece, way)
             case _:
                 supply.heard(way, answer)
+
+    def _same(self, way: Way, mark: str | Path) -> None:
+        """Refuse bytes of another file than was begun, where no sha256 would tell."""
+        staging = self._assembly.staging
+        if staging.identity.sha256 is not None:
+            return
+        found = marked(way.label, mark)
+        if staging.identity.mark is None:
+            staging.begin_with(found)
+        elif staging.identity.mark != found:
+            raise AnotherFile(way)
 
     def _range(self, piece: Piece, way: Way, read: Read) -> None:
         """Bring the blocks of a piece."""
@@ -152,6 +154,14 @@ def marked(label: str, mark: str | Path) -> str:
     if isinstance(mark, Path):
         mark = str(mark.stat().st_mtime_ns)
     return f"{label} {mark}"
+
+
+class AnotherFile(Exception):
+    """What a way leads to is another file than the one that was begun."""
+
+    def __init__(self, way: Way) -> None:
+        super().__init__(way.label)
+        self.way = way
 
 
 class Unreachable(Exception):

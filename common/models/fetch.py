@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.models.answers import Ranged, Whole
-from common.models.carrier import Network, Unreachable, marked
+from common.models.carrier import AnotherFile, Network, Unreachable, marked
 from common.models.errors import BadManifest, Corrupt, Stopped
 from common.models.limits import FetchLimits
 from common.models.line import Line
-from common.models.sources.address import Source, SourceTrouble
-from common.models.staging import Identity, Staging, claimed_bytes, stated
+from common.models.sources.address import NotThere, Source, SourceTrouble
+from common.models.staging import JOURNAL, Identity, Staging, claimed_bytes, stated
 from common.models.supply import Supply, Way, size_of
 from common.models.transfer import Transfer
 
@@ -99,7 +99,7 @@ def fetch(
             start, so that what is told grows by what comes.
         stop: ends the call within a moment.
         limits: how to move it.
-        reserve: called once with a descriptor of the file and its size.
+        reserve: called with a descriptor of the file and its size.
 
     Raises:
         WrongBytes: all came and the sha256 is another.
@@ -110,7 +110,35 @@ def fetch(
     """
     limits = limits or FetchLimits()
     supply = Supply(sources, limits.patience, limits.connections)
+    anew: set[str] = set()
+    while True:
+        try:
+            return _fetch(goal, supply, staging, notice, stop, limits, reserve, anew)
+        except AnotherFile as other:
+            # A farm's nodes may mark one file differently: one answer has one mark.
+            if other.way.label in anew:
+                why = "it has another file each time it is asked"
+                supply.leave(other.way, SourceTrouble(why))
+            anew.add(other.way.label)
+            (staging / JOURNAL).unlink(missing_ok=True)
+
+
+def _fetch(
+    goal: Goal,
+    supply: Supply,
+    staging: Path,
+    notice: Callable[[int, int | None], None],
+    stop: threading.Event,
+    limits: FetchLimits,
+    reserve: Callable[[int, int], None] | None,
+    anew: Collection[str],
+) -> Fetched:
+    """Bring it; where it was begun `anew`, with as few answers as can be."""
     identity = _identity(goal, supply, staging, stop, limits)
+    if anew and identity.sha256 is None:
+        identity = replace(identity, mark=None)  # the first answer will say
+        whole = identity.size + limits.block
+        limits = replace(limits, connections=1, ask_least=whole, ask_most=whole)
     kept = claimed_bytes(staging) if stated(staging) == identity else 0
 
     def told(done: int, size: int | None) -> None:
@@ -163,6 +191,10 @@ def _identity(
         if not size:  # no weights are empty, and nobody says that these are
             supply.leave(way, SourceTrouble("its file is empty"))
             continue
+        if goal.size not in (None, size):
+            why = f"its file has {size} bytes, not {goal.size}"
+            supply.leave(way, NotThere(why))
+            continue
         before = stated(staging)
         if before is not None and before.size == size and before.sha256 and not sha256:
             return before
@@ -171,11 +203,12 @@ def _identity(
 
 def _asked(way: Way, supply: Supply, limits: FetchLimits) -> tuple[int, str] | None:
     """Return a source's size and mark of the file, by asking for one byte."""
-    if isinstance(way.place, Path):
-        return size_of(way.place) or 0, marked(way.label, way.place)
     line = Line(limits.connect_s, limits.stall_s)
     try:
         with Network():
+            if isinstance(way.place, Path):
+                there = way.place.stat().st_size
+                return there, marked(way.label, way.place)
             answer = line.ask(way.place, 0, 1)
     except Unreachable as trouble:
         supply.failed(way, trouble.why)

@@ -8,6 +8,7 @@ in between leaves a trash that the next run empties.
 
 from __future__ import annotations
 
+import errno
 import secrets
 import shutil
 import time
@@ -155,11 +156,22 @@ def _discard(layer: Layer, removal: Removal, trash: Path) -> None:
         if removal.sha256 is not None and path == layer.blob(removal.sha256):
             layer.receipt(removal.sha256).unlink(missing_ok=True)
         with suppress(FileNotFoundError):
-            if place is not None:
-                path.rename(place / str(number))
-            elif path.is_dir() and not path.is_symlink():
+            if place is not None and _moved(path, place / str(number)):
+                continue
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
     if removal.sha256 is not None:
         layer.receipt(removal.sha256).unlink(missing_ok=True)
+
+
+def _moved(path: Path, to: Path) -> bool:
+    """Move a path, and say if it could be: `models` may be a link to another volume."""
+    try:
+        path.rename(to)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    return True

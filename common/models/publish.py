@@ -8,6 +8,7 @@ hard link, which never goes over what another process published; then ComfyUI's 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -93,7 +94,8 @@ def adopt(
         Stopped, NoSpace, ReadOnly: as they say.
     """
     _refuse_pickles(file)
-    if path.is_symlink() and not path.resolve().is_relative_to(layer.root.resolve()):
+    placed = path == layer.view(file.folder, file.name)
+    if placed and _outside(layer, path):
         return _note(layer, file, path, sha256, progress, stop)
     with layer.writes():
         held = layer.staging(file.key) / "adopted"
@@ -101,8 +103,10 @@ def adopt(
         try:
             os.link(path, held)
         except OSError as error:
-            if path != layer.view(file.folder, file.name):
+            if not placed:
                 raise CannotLink(f"{path} cannot be linked to {layer.root}") from error
+            if error.errno == errno.EXDEV:  # `models` is a link to another volume
+                return _note(layer, file, path, sha256, progress, stop)
             held = path
         try:
             found = digest(held, progress, stop)
@@ -117,6 +121,12 @@ def adopt(
     return named
 
 
+def _outside(layer: Layer, path: Path) -> bool:
+    """Whether links lead from a name of the layer to where nothing is ours."""
+    real, homes = path.resolve(), (layer.root, layer.root / "models")
+    return not any(real.is_relative_to(home.resolve()) for home in homes)
+
+
 def _note(
     layer: Layer,
     file: Weights,
@@ -125,7 +135,7 @@ def _note(
     progress: Progress | None,
     stop: Event | None,
 ) -> Path:
-    """Say in a receipt what a link leads to; what is outside stays as it is."""
+    """Say in a receipt what a file is, and leave it as it is."""
     found = digest(path, progress, stop)
     wanted = file.sha256 or sha256
     if wanted not in (None, found):

@@ -19,7 +19,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -97,8 +97,18 @@ class Staging:
         if os.fstat(self._data).st_size:
             os.ftruncate(self._data, 0)
         (self.folder / ARIA2).unlink(missing_ok=True)
+        self._introduce()
+
+    def _introduce(self) -> None:
         head = {"schema": 1, **asdict(self.identity), "block": self.block}
         self._append(json.dumps(head))
+
+    def begin_with(self, mark: str) -> None:
+        """Say what tells the file, of which nothing came yet, from another."""
+        with translated(self.folder), self._lock:
+            self.identity = replace(self.identity, mark=mark)
+            os.ftruncate(self._journal, 0)
+            self._introduce()
 
     def _read(self) -> int:
         """Take over what the journal says; return how many of its bytes make sense."""

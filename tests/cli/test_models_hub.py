@@ -2,12 +2,16 @@
 
 import hashlib
 import re
+from pathlib import Path
 
 import pytest
 
+from common.manifest import Manifest
+from common.manifest_schema import BESIDE
 from tests.fake_hub import COMMIT, TOKEN, fake_hub
 from tests.models.tensors import tensors
 
+REPOSITORY = Path(__file__).parents[2]
 FILES = {"open": "o", "private": "p", "gated": "g"}
 
 
@@ -87,6 +91,31 @@ def test_each_thing_to_do_is_said_once(wan, hub):
     assert len(hints) == len(set(hints)) == 2
     assert any("set HF_TOKEN" in line for line in hints)
     assert any("/org/gated" in line for line in hints)
+
+
+@pytest.fixture
+def pipeline(hub, monkeypatch):
+    """Our own manifest's pipeline of the image editor, and the texts that it has."""
+    monkeypatch.setenv("WAN_MODELS_MANIFEST", str(REPOSITORY / "models.toml"))
+    manifest = Manifest.load(REPOSITORY / "models.toml")
+    files = [one for one in manifest.files if one.name.endswith(BESIDE)]
+    for number, file in enumerate(files):
+        repo, _, rest = file.sources[0].removeprefix("hf://").partition("@")
+        commit, _, path = rest.partition("/")
+        hub.branches["pinned"] = commit
+        hub.put(repo, path, b"{}" + b" " * number * 100)  # some are small, some are not
+    return files
+
+
+def test_the_texts_of_our_image_editor_come(wan, hub, pipeline, tmp_path):
+    """No page states their sha256; the Hub states that of the large ones."""
+    assert len(pipeline) == 21
+    said = [wan("models", "ensure", file.path) for file in pipeline]
+
+    assert {one.code for one in said} == {0}
+    for number, file in enumerate(pipeline):
+        there = tmp_path / "root" / "models" / file.path
+        assert there.read_bytes() == b"{}" + b" " * number * 100
 
 
 def test_no_secret_is_written_anywhere(wan, hub, monkeypatch, tmp_path):

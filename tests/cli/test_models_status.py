@@ -173,6 +173,10 @@ def test_verify_deep_finds_what_a_look_does_not(models, weights):
     found = json.loads(models("verify", "--deep", "--json").out)
     states = {one["file"]: one["state"] for one in found["files"]}
     assert states == {"a.safetensors": "corrupt", "b.safetensors": "verified"}
+    [model] = json.loads(models("status", "--json").out)["models"]
+    assert "verified" not in {
+        one["state"] for one in model["files"] if one["file"] == "a.safetensors"
+    }
 
 
 def test_a_bad_manifest_is_2(models, weights):

@@ -45,6 +45,7 @@ class Volume:
         self.there = set(there)
         self.asked = []
         self.repaired = []
+        self.uses = []  #: the files of each word that they are in use
         self.fails = []  #: raised, or returned for each file, one a fetch
         self.gates = {}
         self.stopped = threading.Event()
@@ -53,7 +54,7 @@ class Volume:
         return tuple(workflow)
 
     def used(self, files):
-        pass
+        self.uses.append(list(files))
 
     def ready(self, file):
         return file in self.there
@@ -168,6 +169,18 @@ async def test_a_job_goes_when_its_own_files_are_there():
         assert await taken(waiting) == "both"
 
     assert held.last["both"].stage == "queued"
+
+
+async def test_what_is_there_is_said_to_be_used(monkeypatch):
+    """At the start and again and again: gc takes away what nobody used for long."""
+    monkeypatch.setattr(module, "USED_S", 0.02)
+    volume = Volume(A)
+    async with working(volume) as (supply, waiting, _, _):
+        put(supply, waiting, "one", A, B)
+        await eventually(lambda: len(volume.uses) > 3)
+
+    assert volume.uses[0] == [A]
+    assert set(volume.uses[-1]) == {A, B}
 
 
 async def test_a_waiting_job_is_told_how_far_it_is():

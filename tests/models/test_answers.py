@@ -43,6 +43,22 @@ def test_answers_have_meanings(status, headers, meaning):
 
 
 @pytest.mark.parametrize(
+    ("headers", "mark"),
+    [
+        ({"etag": '"x"', "last-modified": "then"}, '"x"'),
+        ({"etag": 'W/"x"'}, '"x"'),
+        ({"last-modified": "then"}, "then"),
+        ({}, ""),
+    ],
+    ids=["strong", "weak", "a date", "nothing"],
+)
+def test_a_file_has_a_mark(headers, mark):
+    """Its ETag, weak or not, for nodes call one file both; else its date."""
+    length = {"content-length": "99"}
+    assert judge(200, headers | length, 0, 99, NOW) == Whole(99, mark)
+
+
+@pytest.mark.parametrize(
     ("status", "headers", "final"),
     [
         (206, {}, True),

@@ -1,12 +1,17 @@
 """Whatever lies there and whatever goes wrong, the weights end up whole or named."""
 
+import errno
 import hashlib
+import json
 import os
 import shutil
 import threading
+import time
 
 import pytest
 
+from common.models import ModelEnsurer, layers, publish, refs
+from common.models.digest import digest
 from common.models.errors import Corrupt, NoSpace, SourcesFailed, Stopped
 from common.models.layers import State
 from common.models.meter import Step
@@ -133,6 +138,29 @@ def test_repair_mends_a_flipped_byte_that_no_quick_look_sees(shop):
     assert path.read_bytes() == wanted
 
 
+def test_repair_mends_what_the_disk_cannot_read(shop, monkeypatch):
+    """The file is put aside as any damaged one, and comes again."""
+    shop.ensurer().ensure("m@1")
+    path = view(shop, "vae", "a.safetensors")
+    bad = path.stat().st_ino
+
+    def read(one, *more):
+        if one.stat().st_ino == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return digest(one, *more)
+
+    for module in (layers, publish):
+        monkeypatch.setattr(module, "digest", read)
+    ensurer = shop.ensurer()
+    first, second = ensurer.repair_files(ensurer.files_of("m@1"))
+
+    assert (first.error, second.error) == (None, None)
+    assert (first.aside / "data").stat().st_ino == bad
+    wanted = (shop.folder / "published" / "a.safetensors").read_bytes()
+    assert path.read_bytes() == wanted
+    assert states(shop.ensurer()) == [State.VERIFIED, State.VERIFIED]
+
+
 def test_one_file_that_fails_leaves_the_others_to_come(shop):
     """Each file has a result of its own; `ensure` raises the first error."""
     shop.server.fault = lambda asked: (
@@ -184,6 +212,20 @@ def test_a_plan_that_cannot_fit_is_refused_before_a_byte(shop):
 
     with pytest.raises(NoSpace, match=r"10\.00 TB"):
         ensurer.ensure("m@1")
+    assert shop.server.asked == []
+
+
+def test_a_corrupt_file_takes_the_room_of_its_repair(shop):
+    """It is put aside and not overwritten: that needs as much as if it were absent."""
+    broken = view(shop, "vae", "a.safetensors")
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"half")
+    ensurer = shop.ensurer()
+    ensurer._margin = 10**18
+
+    with pytest.raises(NoSpace):
+        ensurer.ensure_files([ensurer.manifest.file("a.safetensors")])
+    assert broken.read_bytes() == b"half"
     assert shop.server.asked == []
 
 
@@ -252,6 +294,48 @@ def test_a_baked_layer_below_is_used_and_never_written(shop):
     assert ensurer.find(other).path == view(shop, "loras", other.name, "volume")
     assert not any("a.safetensors" in one.path for one in shop.server.asked)
     assert sorted(p for p in (shop.folder / "baked").rglob("*")) == before
+
+
+@pytest.fixture
+def sharing(shop):
+    """Return an ensurer of two models that have a file in common, and their root."""
+    shop.put("c.safetensors", 5_000)
+    settings = shop.settings()
+    text = settings.models_manifest.read_text().partition("[models.")[0]
+    for model, own in (("one@1", "b"), ("two@1", "c")):
+        text += f'[models."{model}"]\ndefault = "v"\n[models."{model}".variants.v]\n'
+        text += f'files = ["a.safetensors", "{own}.safetensors"]\n'
+    settings.models_manifest.write_text(text)
+    return ModelEnsurer.from_config(settings)
+
+
+def uses(ensurer):
+    return {ref.model: ref for ref in refs.load(ensurer.layers.writable)}
+
+
+def test_a_shared_file_takes_nothing_from_another_models_use(sharing):
+    """Bringing the second model leaves what the first one holds, and when."""
+    sharing.ensure("one@1")
+    first = uses(sharing)["one@1"]
+    sharing.ensure("two@1")
+
+    assert len(first.keys) == 2
+    assert uses(sharing)["one@1"] == first
+    assert len(uses(sharing)["two@1"].keys) == 2
+
+
+def test_what_is_found_in_place_is_used(sharing):
+    """A service that starts and fetches nothing keeps its weights from gc."""
+    sharing.ensure("one@1")
+    for path in (sharing.layers.writable.root / "refs").glob("*.json"):
+        said = json.loads(path.read_bytes())
+        path.write_text(json.dumps(said | {"last_used": 5.0}))
+
+    sharing.used(sharing.files_of("one@1"))
+
+    assert uses(sharing).keys() == {"one@1"}
+    assert uses(sharing)["one@1"].last_used > time.time() - 3600
+    assert len(uses(sharing)["one@1"].keys) == 2
 
 
 def test_a_hugging_face_cache_on_the_volume_is_linked(shop):

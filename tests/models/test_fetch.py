@@ -320,6 +320,33 @@ def test_redirects_end(folder, tmp_path):
         bring([At(f"{server.url}/a.bin")], tmp_path / "s")
 
 
+@pytest.mark.parametrize(
+    "location", ["http://127.0.0.1:99999/x", "http://[bad/x", "http://127.0.0.1:x/"]
+)
+def test_a_redirect_to_no_address_is_left_for_the_next(folder, tmp_path, location):
+    """What a server makes up is its own failure and not ours."""
+    to = Fault(status=302, headers={"Location": location})
+    with RangeServer(folder, lambda asked: to) as odd, RangeServer(folder) as good:
+        sources = [At(f"{odd.url}/a.bin", "odd"), At(f"{good.url}/a.bin", "good")]
+        fetched = bring(sources, tmp_path / "s")
+
+    assert fetched.sources == {"good": SIZE}
+
+
+def test_paths_may_be_in_any_language(folder, tmp_path):
+    """A URL is sent as UTF-8, and a redirect in the bytes that it came in."""
+
+    def there(asked):
+        to = {"Location": "/mod\u00e8le 2/a.bin"}
+        return Fault(status=302, headers=to) if "%C3%A8" in asked.path else None
+
+    with RangeServer(folder, there) as server:
+        bring([At(f"{server.url}/mod\u00e8le/a.bin")], tmp_path / "s")
+
+    paths = {asked.path for asked in server.asked}
+    assert paths == {"/mod%C3%A8le/a.bin", "/mod%E8le%202/a.bin"}
+
+
 def test_a_wrong_byte_is_found_at_the_end(folder, tmp_path):
     """Without known segments the error names who gave which bytes."""
     with (

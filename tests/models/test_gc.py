@@ -1,9 +1,13 @@
+import errno
+import json
 import os
 import shutil
+import sys
 import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +95,65 @@ def test_a_file_nobody_knows_is_never_touched(layers, put):
     collector.collect(plan, now=LATER)
     assert mine.read_bytes() == b"mine"
     assert same.read_bytes() == tensors(8)
+
+
+def test_a_receipt_deletes_nothing_outside(layers, put, tmp_path):
+    """Whoever may write to the root cannot have gc remove what is not in it."""
+    put(1)
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"p")
+    name = f"../../{precious.name}"
+    said = {
+        "sha256": "0" * 64,
+        "size": 1,
+        "header_sha256": None,
+        "verified_at": 0.0,
+        "how": "fetched",
+        "names": {name: precious.stat().st_mtime_ns},
+    }
+    layers.writable.receipt("0" * 64).write_text(json.dumps(said))
+    collector = GarbageCollector(layers, ())
+
+    collector.collect(collector.plan(now=LATER), now=LATER)
+
+    assert precious.read_bytes() == b"p"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
+def test_a_link_out_of_the_root_goes_without_what_it_leads_to(layers, tmp_path):
+    """Its target was never ours."""
+    data = tensors(3)
+    file = file_of(data)
+    (tmp_path / "nas").write_bytes(data)
+    view = layers.writable.view(file.folder, file.name)
+    view.parent.mkdir(parents=True)
+    view.symlink_to(tmp_path / "nas")
+    adopt(layers.writable, file, view)
+    collector = GarbageCollector(layers, ())
+
+    collector.collect(collector.plan(now=LATER, placed=True), now=LATER)
+
+    assert not os.path.lexists(view)
+    assert (tmp_path / "nas").read_bytes() == data
+
+
+def test_what_lies_on_another_volume_goes_as_well(layers, put, monkeypatch):
+    """`models` may be a link to one; nothing can be moved from there to the trash."""
+    file, rename = put(1), Path.rename
+
+    def same_volume(one, other):
+        if one.is_relative_to(layers.writable.root / "models"):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return rename(one, other)
+
+    monkeypatch.setattr(Path, "rename", same_volume)
+    collector = GarbageCollector(layers, ())
+
+    done = collector.collect(collector.plan(now=LATER), now=LATER)
+
+    assert done.failed == []
+    assert layers.find(file).state is State.ABSENT
+    assert not any(file.sha256 in name for name in tree(layers.writable.root))
 
 
 def test_an_adopted_file_goes_only_when_asked(layers):

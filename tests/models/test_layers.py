@@ -1,7 +1,9 @@
+import errno
 import hashlib
 import os
 import shutil
 import socket
+import sys
 
 import pytest
 
@@ -115,6 +117,16 @@ def test_a_dangling_link_is_absent(two, file):
     assert two.find(file).state is State.ABSENT
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
+def test_a_link_to_itself_is_corrupt(two, file):
+    """It cannot be followed, and its name is taken."""
+    path = two.writable.view(file.folder, file.name)
+    path.parent.mkdir(parents=True)
+    path.symlink_to(path.name)
+
+    assert two.find(file).state is State.CORRUPT
+
+
 def test_a_pickle_without_a_hash_is_not_usable(two):
     """Only safetensors may be loaded unverified."""
     placed(two.writable, File("x.pth"), b"\x80\x04.")
@@ -148,6 +160,44 @@ def test_reading_deep_finds_one_wrong_byte(two, file, data):
     found = two.find(file, deep=True)
     assert found.state is State.CORRUPT
     assert found.sha256 not in (None, file.sha256)
+
+
+def test_what_reading_deep_found_wrong_is_not_verified_again(two, file, data):
+    """Nothing but the hash shows it, so what vouched for the file must go."""
+    path = publish(two.writable, file, fetched(two.writable, file, data))
+    now = path.stat()
+    path.chmod(0o644)
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(path, ns=(now.st_atime_ns, now.st_mtime_ns))
+    assert two.find(file, deep=True).state is State.CORRUPT
+
+    assert two.find(file).state is not State.VERIFIED
+
+
+def test_a_bad_sector_makes_a_file_corrupt(two, file, data, monkeypatch):
+    """The disk's own words are the reason, and nothing is raised."""
+    publish(two.writable, file, fetched(two.writable, file, data))
+
+    def refuse(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(layers, "digest", refuse)
+    found = two.find(file, deep=True)
+
+    assert found.state is State.CORRUPT
+    assert "Input/output error" in found.reason
+
+
+def test_a_full_volume_makes_no_right_file_wrong(two, file, data, monkeypatch):
+    """Only its receipt cannot be written."""
+    publish(two.writable, file, fetched(two.writable, file, data))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(receipts, "atomic_write", full)
+
+    assert two.find(file, deep=True).state is State.VERIFIED
 
 
 def test_a_file_that_was_touched_is_stale_until_it_is_read(two, file, data):

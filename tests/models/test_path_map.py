@@ -49,6 +49,17 @@ def test_each_layer_has_its_own_part(layers):
     ]
 
 
+def test_a_root_may_have_any_name(tmp_path):
+    """YAML knows no pairs of escapes, so what is not ASCII is written as it is."""
+    yaml = pytest.importorskip("yaml")
+    root = tmp_path / "w\U0001f600 \u00e8"
+
+    found = yaml.safe_load(path_map([Layer.open(root)]))
+    same = found["wan_0"]["base_path"] == str(root)
+
+    assert same  # half a pair of escapes could not even be shown
+
+
 def test_a_modern_key_for_each_folder_of_the_services():
     """The keys that older path maps lack are there, under ComfyUI's own names."""
     wanted = "diffusion_models text_encoders audio_encoders model_patches clip_vision"

@@ -142,8 +142,10 @@ def test_a_blob_that_was_damaged_is_replaced(tmp_path):
         ({"sha256": "0" * 64}, "came as"),
         ({"size": 3}, "not 3"),
         ({"name": "x.pth", "sha256": None}, "not safetensors"),
+        ({"name": "x.bin", "sha256": None}, "not safetensors"),
+        ({"name": "x.pt", "sha256": None}, "not safetensors"),
     ],
-    ids=["another hash", "another size", "a pickle nobody knows"],
+    ids=["another hash", "another size", "a pickle nobody knows", ".bin", ".pt"],
 )
 def test_wrong_bytes_get_no_name(tmp_path, change, message):
     """What is not the file is refused, and everything stays as it was."""
@@ -170,13 +172,15 @@ def test_right_bytes_that_are_no_safetensors_get_no_name(layer):
     assert not layer.view("vae", file.name).exists()
 
 
-def test_other_files_need_their_hash_in_the_manifest(layer):
-    """The JSON of a diffusers folder is published when the manifest pins it."""
+@pytest.mark.parametrize("name", ["config.json", "merges.txt", "chat_template.jinja"])
+def test_the_texts_of_a_diffusers_folder_are_published(layer, name):
+    """They run no code: also where the manifest states no hash of them."""
     data = b'{"_class_name": "x"}'
-    file = file_of(data, "qwen/transformer/config.json", "diffusers")
+    pinned = file_of(data, f"qwen/transformer/{name}", "diffusers")
 
-    assert publish(layer, file, fetched(layer, file, data)).read_bytes() == data
-    assert state(layer, file) is State.VERIFIED
+    for file in (pinned, File(name, "diffusers/q")):
+        assert publish(layer, file, fetched(layer, file, data)).read_bytes() == data
+    assert state(layer, pinned) is State.VERIFIED
 
 
 def test_a_baked_layer_has_one_date(tmp_path):
@@ -231,6 +235,75 @@ def test_a_file_elsewhere_on_the_volume_is_linked(tmp_path):
 
     assert path.samefile(cache)
     assert state(layer, file_of(data)) is State.VERIFIED
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
+@pytest.mark.parametrize("mode", ["store", "direct"])
+@pytest.mark.parametrize("kind", ["absolute", "relative", "of its folder"])
+def test_a_link_out_of_the_root_is_noted_and_left(tmp_path, mode, kind):
+    """What it leads to keeps its place, mode and date, and counts as verified."""
+    layer, data = Layer.open(tmp_path / "root", mode=mode), tensors()
+    file, there = file_of(data), tmp_path / "nas" / "x.safetensors"
+    there.parent.mkdir()
+    there.write_bytes(data)
+    there.chmod(0o644)
+    path = layer.view(file.folder, file.name)
+    path.parent.parent.mkdir(exist_ok=True)
+    if kind == "of its folder":
+        path.parent.symlink_to(there.parent)
+    else:
+        path.parent.mkdir()
+        to = os.path.relpath(there, path.parent) if kind == "relative" else there
+        path.symlink_to(to)
+    before = there.stat()
+
+    assert adopt(layer, file, path) == path
+
+    assert path.is_symlink() or path.parent.is_symlink()
+    now = there.stat()
+    assert (now.st_mode, now.st_mtime_ns, now.st_nlink) == (
+        before.st_mode,
+        before.st_mtime_ns,
+        1,
+    )
+    assert state(layer, file) is State.VERIFIED
+    assert not layer.blob(file.sha256).exists()
+
+
+@pytest.mark.parametrize("mode", ["store", "direct"])
+def test_a_file_of_another_volume_is_noted_where_it_is(tmp_path, monkeypatch, mode):
+    """`models` may be a link to one: 14 GB are not copied from there to the root."""
+    layer, data = Layer.open(tmp_path / "root", mode=mode), tensors()
+    file = file_of(data)
+    path = placed(layer, file, data)
+    inode = path.stat().st_ino
+
+    def other_volume(*_, **__):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", other_volume)
+    monkeypatch.setattr(Path, "rename", other_volume)
+
+    adopt(layer, file, path)
+
+    assert path.stat().st_ino == inode
+    assert not path.is_symlink()
+    assert state(layer, file) is State.VERIFIED
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
+def test_a_link_to_another_file_is_not_noted(tmp_path):
+    """It is hashed as anything else, and left as it is."""
+    layer, file = Layer.open(tmp_path / "root"), file_of(tensors(1))
+    (tmp_path / "nas").write_bytes(tensors(2))
+    path = layer.view(file.folder, file.name)
+    path.parent.mkdir(parents=True)
+    path.symlink_to(tmp_path / "nas")
+    with pytest.raises(Corrupt, match="sha256"):
+        adopt(layer, file, path)
+
+    assert state(layer, file) is not State.VERIFIED
+    assert (tmp_path / "nas").read_bytes() == tensors(2)
 
 
 def test_a_file_on_another_volume_is_not_hashed_in_vain(tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import json
 import os
 import sys
 
@@ -86,6 +87,25 @@ def test_a_receipt_nobody_understands_is_none(layer, file, receipt, text):
 
     assert receipts.read(layer, file.sha256) is None
     assert list(receipts.every(layer)) == []
+
+
+@pytest.mark.parametrize("name", ["../../precious", "/etc/passwd", "vae/../../x"])
+def test_a_receipt_that_names_something_outside_is_none(layer, file, receipt, name):
+    """A root may be shared, and gc removes what receipts name."""
+    path = layer.receipt(file.sha256)
+    said = json.loads(path.read_bytes())
+    path.write_text(json.dumps(said | {"names": {name: 1}}))
+
+    assert receipts.read(layer, file.sha256) is None
+    assert list(receipts.every(layer)) == []
+
+
+def test_a_receipt_of_another_name_is_none(layer, file, receipt):
+    """It speaks of the bytes that its own name says, or of none."""
+    other = layer.receipt("0" * 64)
+    layer.receipt(file.sha256).rename(other)
+
+    assert receipts.read(layer, "0" * 64) is None
 
 
 def test_names_add_up(layer, file, path, receipt):

@@ -1,5 +1,8 @@
+import errno
 import hashlib
+import io
 import random
+from pathlib import Path
 
 from common.models.salvage import LABEL, salvage
 from common.models.segments import block_hashes, segment_hashes
@@ -39,6 +42,29 @@ def test_only_what_is_wrong_has_to_come_again(tmp_path):
 def test_a_file_that_was_cut_gives_what_is_left_of_it(tmp_path):
     """A segment without its end is not saved."""
     assert salvaged(tmp_path, DATA[: (4 << 20) + 5]) == (4 << 20, blocks(0, 1, 2, 3))
+
+
+def test_a_bad_sector_costs_its_segment(tmp_path, monkeypatch):
+    """The disk refuses to read there; the rest is saved."""
+    start = 2 << 20
+
+    class Disk(io.BytesIO):
+        def read(self, count):
+            if self.tell() == start:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(count)
+
+    whole = Path.open
+    monkeypatch.setattr(
+        Path,
+        "open",
+        lambda path, *a, **k: (
+            Disk(DATA) if path.name == "damaged" else whole(path, *a, **k)
+        ),
+    )
+    saved = salvage(tmp_path / "damaged", tmp_path / "s", IDENTITY, SEGMENTS, SEGMENT)
+
+    assert saved == 3 << 20
 
 
 def test_another_file_gives_nothing(tmp_path):

@@ -1,5 +1,8 @@
 """A partial file is believed block by block, and only where its journal proves it."""
 
+import os
+import sys
+
 import pytest
 
 from common.models.errors import ReadOnly
@@ -78,6 +81,18 @@ def test_another_file_starts_afresh(tmp_path, identity):
     assert stated(tmp_path) == identity
 
 
+def test_a_file_that_nobody_hashed_is_told_by_its_mark(tmp_path):
+    """A mark that is only known with the first answer is written before its bytes."""
+    marked = Identity(10, None, 'web "a"')
+    with Staging(tmp_path, Identity(10, None), BLOCK) as staging:
+        staging.begin_with('web "a"')
+        staging.write(0, memoryview(b"abcd"), "web")
+
+    assert stated(tmp_path) == marked
+    assert believed(tmp_path, marked) == [0]
+    assert believed(tmp_path, Identity(10, None, 'web "b"')) == []
+
+
 @pytest.mark.parametrize(
     "journal", [b"", b"\n", b"{}\n", b"\xff\xfe\n", b'{"schema": 2}\n', b"[1]\n"]
 )
@@ -89,6 +104,32 @@ def test_a_journal_that_makes_no_sense_starts_afresh(tmp_path, journal):
     assert stated(tmp_path) is None
     assert claimed_bytes(tmp_path) == 0
     assert believed(tmp_path) == []
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe\n", b'@ "\xff"\n', b"@ [\n"])
+def test_a_line_of_any_bytes_ends_what_is_read(tmp_path, line):
+    """A machine that was lost may leave anything there; what is before it counts."""
+    fill(tmp_path, (0, 1))
+    with (tmp_path / JOURNAL).open("ab") as journal:
+        journal.write(line + b"2 0000000000000000 0\n")
+
+    assert believed(tmp_path) == [0, 1]
+    fill(tmp_path, (2,))
+    assert believed(tmp_path) == [0, 1, 2]
+    assert claimed_bytes(tmp_path) == 10
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes")
+def test_the_group_goes_on_with_what_another_user_left(tmp_path):
+    """Pods of one volume may be of different users, and any umask."""
+    before = os.umask(0o077)
+    try:
+        fill(tmp_path / "s")
+    finally:
+        os.umask(before)
+
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "s").iterdir()}
+    assert modes == {0o664}
 
 
 def test_another_block_size_starts_afresh(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import threading
 import time
 
 import pytest
@@ -72,8 +73,6 @@ def test_who_fetches_it_is_said(ensurer):
     file = ensurer.manifest.file("a.safetensors")
     layer = ensurer.layers.writable
     placed(layer, file, b"x" * 10)
-    import threading
-
     with leases.lease(layer, file.key, stop=threading.Event()) as held:
         held._next = 0.0
         held.progress(50, 100)
@@ -83,6 +82,18 @@ def test_who_fetches_it_is_said(ensurer):
     assert "(50 %)" in found.holder
     assert found.gc == "somebody fetches it"
     assert [one.state.value for one in found.places] == ["corrupt"]
+
+
+def test_who_is_dead_fetches_nothing(ensurer):
+    """What a killed process said last stays in its record, and is no news."""
+    file, layer = ensurer.manifest.file("a.safetensors"), ensurer.layers.writable
+    with leases.lease(layer, file.key, stop=threading.Event()):
+        record = layer.lock(f"{file.key}.json")
+        said = record.read_bytes()
+    record.write_bytes(said)
+
+    assert leases.holder(layer, file.key) is not None
+    assert why(ensurer, "a.safetensors", ()).holder is None
 
 
 def test_a_use_is_said_with_its_age(ensurer):

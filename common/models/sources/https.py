@@ -32,7 +32,7 @@ def _pool(url: str, timeout_s: float, retries: Retry) -> PoolManager:
     proxy = proxy_of(urlsplit(url))
     if proxy is None:
         return urllib3.PoolManager(timeout=timeout_s, retries=retries)
-    host = f"{proxy.scheme}://{proxy.hostname}:{proxy.port or 80}"
+    host = f"{proxy.scheme}://{proxy.netloc.rpartition('@')[2]}"
     headers = proxy_headers(proxy)
     return urllib3.ProxyManager(
         host, proxy_headers=headers, timeout=timeout_s, retries=retries

@@ -93,6 +93,25 @@ def test_headers_do_not_follow_a_redirect():
     assert (address.url, address.size) == (f"http://127.0.0.1:{port}/x.safetensors", 10)
 
 
+def test_the_size_is_asked_for_by_way_of_the_proxy(monkeypatch):
+    """Where only a proxy reaches the net, HEAD goes its way as GET does."""
+    asked = []
+
+    def proxy(method, path, headers):
+        asked.append((method, path, headers.get("Proxy-Authorization")))
+        return 200, {"Content-Length": "10"}, b""
+
+    url = "http://weights.invalid/x.safetensors"
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(proxy) as port:
+        monkeypatch.setenv("http_proxy", f"http://me:secret@127.0.0.1:{port}")
+        address = HttpSource(url, parse(url), {}, 5.0).resolve()
+
+    assert asked == [("HEAD", url, "Basic bWU6c2VjcmV0")]
+    assert address.size == 10
+
+
 @pytest.mark.parametrize("status", [403, 405, 501])
 def test_a_server_may_refuse_to_be_asked(status):
     """Some answer GET alone; the size is not known then."""
