@@ -32,6 +32,7 @@ class RemoteEngine:
     """A ComfyUI at an address; whoever runs it restarts it."""
 
     ours = False
+    resting = False
 
     def __init__(self, url: str, client_file: Path) -> None:
         self.comfy = Comfy(url, client_file=client_file)
@@ -61,15 +62,18 @@ class RemoteEngine:
 
     def trouble(self) -> str | None:
         """Say why it cannot be used, if it cannot."""
-        if self.comfy.socket_alive:
-            return None
-        return f"no ComfyUI answers at {self.comfy.url}"
+        if not self.comfy.socket_alive:
+            return f"no ComfyUI answers at {self.comfy.url}"
+        if self.resting:
+            return f"ComfyUI at {self.comfy.url} answers but runs no jobs: restart it"
+        return None
 
 
 class OwnEngine:
     """An engine that we start, watch over, and end."""
 
     ours = True
+    resting = False
 
     def __init__(
         self, process: LocalEngine, port: Claim, output_folder: Path | None

@@ -1,5 +1,6 @@
 """Which engines the settings ask for, and how ComfyUI is started."""
 
+import asyncio
 import os
 from unittest.mock import AsyncMock
 
@@ -7,6 +8,7 @@ import pytest
 
 from common import engines
 from common.events import EngineFile
+from common.ports import claim, next_free
 from common.settings import BadSettings, Settings
 
 
@@ -124,6 +126,53 @@ def test_weights_of_the_model_that_needs_no_comfyui(tmp_path, monkeypatch):
     assert found[found.index("--models") + 1] == models
 
 
+async def test_the_port_that_was_asked_for_is_claimed(tmp_path):
+    """Another service that starts meanwhile looks further."""
+    port = next_free("127.0.0.1", 18188)
+    settings = Settings.read(engine="embedded", engine_port=port)
+    (engine,) = engines.of(settings, tmp_path)
+    other = claim("127.0.0.1", port)
+    other.release()
+    await engine.aclose()
+
+    assert engine.comfy.url.endswith(f":{port}")
+    assert other.port > port
+
+
+@pytest.fixture
+async def unwritable(tmp_path, monkeypatch):
+    """Return an engine whose pid file cannot be written, and that file."""
+    monkeypatch.setattr(engines, "RETRY_S", 0.05)
+    pid_file = tmp_path / "engine.pid"
+    pid_file.mkdir()
+    settings = Settings.read(engine="embedded", engine_port=0, engine_speed=0)
+    (engine,) = engines.of(settings, tmp_path)
+    await engine.start()
+    async with asyncio.timeout(20):
+        while "cannot run the engine" not in (engine.trouble() or ""):
+            await asyncio.sleep(0.01)
+    yield engine, pid_file
+    await engine.aclose()
+
+
+async def test_a_first_start_that_the_disk_refuses_is_tried_again(unwritable):
+    """It says so meanwhile, and needs nobody when there is room again."""
+    engine, pid_file = unwritable
+    pid_file.rmdir()
+    await engine.comfy.wait_until_ready(20)
+
+    assert engine.trouble() is None
+    assert pid_file.is_file()
+
+
+async def test_a_start_that_the_disk_refuses_can_be_given_up(unwritable):
+    """No process is left, and closing raises nothing."""
+    engine, _ = unwritable
+    await engine.aclose()
+
+    assert engine._process.pid is None
+
+
 @pytest.fixture
 def saver(comfyui, tmp_path):
     """Return an engine of our own, and a film that it saved."""
@@ -139,6 +188,17 @@ def test_what_an_engine_of_ours_saved_is_found(saver):
     engine, film = saver
 
     assert engine.saved(EngineFile(film.name, "wan/x")) == film
+
+
+def test_what_a_run_left_in_its_folders_goes(saver, comfyui):
+    """Its inputs too; other prompts keep theirs."""
+    engine, film = saver
+    for prompt_id in ("x", "other"):
+        (comfyui / "input/wan" / prompt_id).mkdir(parents=True)
+    engine.tidy("x")
+
+    assert not film.parent.exists()
+    assert [p.name for p in (comfyui / "input/wan").iterdir()] == ["other"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,15 @@ import sys
 
 import pytest
 
-from common.ports import NoFreePort, PortTaken, claim, holder, listen, next_free
+from common.ports import (
+    NoFreePort,
+    PortTaken,
+    claim,
+    holder,
+    insisted,
+    listen,
+    next_free,
+)
 
 HERE = "127.0.0.1"
 
@@ -49,6 +57,20 @@ def test_a_claimed_port_is_nobody_elses(taken):
     listen(HERE, first.port, only=True).close()
     first.release()
     second.release()
+
+
+def test_a_port_that_was_insisted_on_is_nobody_elses(taken):
+    """Others go on to the next; who insists too is told by the engine's start."""
+    port = next_free(HERE, taken)
+    first, second = insisted(port), insisted(port)
+    other = claim(HERE, port)
+    other.release()
+    first.release()
+    again = claim(HERE, port)
+    again.release()
+
+    assert first.port == second.port == again.port == port
+    assert other.port > port
 
 
 def test_a_port_that_was_released_can_be_claimed(taken):

@@ -276,7 +276,8 @@ class LocalEngine:
         if self._child is not None:
             await self._child.stop(self._term_s)
             self._child = None
-            self._pid_file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a stale one is told by its date
+                self._pid_file.unlink()
         self._up.clear()
 
     def _last_lines(self, *, scrubbed: bool = False) -> str:

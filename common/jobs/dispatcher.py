@@ -14,7 +14,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from common.comfy import Absent, EngineUnreachable
+from common.comfy import Absent, EngineUnreachable, Finished, State
 from common.errors import ServiceError
 from common.job import (
     CancelAsked,
@@ -28,6 +28,7 @@ from common.jobs.collector import Collector
 from common.jobs.engine import Engine
 from common.jobs.ledger import Ledger, now
 from common.jobs.outcome import (
+    Broken,
     Lost,
     Outcome,
     Postponed,
@@ -66,6 +67,7 @@ class Dispatcher:
         self._settlement = Settlement(ledger, waiting, collector, max_attempts, supply)
         self._slots: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rests: set[asyncio.Task[None]] = set()  #: engines'; no drain waits
         self._busy: set[str] = set()  #: jobs that a slot runs
         self._recovered: set[str] = set()  #: may be in an engine from before
         self.draining = False
@@ -116,7 +118,7 @@ class Dispatcher:
 
     async def aclose(self) -> None:
         """Stop every slot at once. An engine of ours goes too: its job was not run."""
-        tasks = [*self._slots, *self._tasks]
+        tasks = [*self._slots, *self._tasks, *self._rests]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -152,7 +154,7 @@ class Dispatcher:
             if not await self._ready(engine):
                 continue
             job_id = await self._waiting.next()
-            if self.draining or not engine.comfy.reachable:
+            if self.draining or engine.resting or not engine.comfy.reachable:
                 self._waiting.put_first(job_id)
                 await asyncio.sleep(0.05)
                 continue
@@ -165,6 +167,7 @@ class Dispatcher:
                 if isinstance(outcome, Ran):
                     self._spawn(self._conclude(job_id, outcome, home))
                     continue  # busy until that is done
+                self._rest_after(outcome, home, job)
                 await self._settlement.settle(job_id, outcome, home)
             except Exception as error:
                 log.exception("%s: the slot failed", job_id)
@@ -177,7 +180,7 @@ class Dispatcher:
                 await asyncio.sleep(0.5)
 
     async def _ready(self, engine: Engine) -> bool:
-        if self.draining:
+        if self.draining or engine.resting:
             await asyncio.sleep(0.05)
             return False
         if engine.comfy.socket_alive:
@@ -205,19 +208,66 @@ class Dispatcher:
                 return engine, Lost(lost_in_restart())
         return engine, await self._runner.run(job, engine.comfy)
 
+    def _rest_after(self, outcome: Outcome, engine: Engine, job: Job) -> None:
+        """Give an engine that needs a restart, and not from us, no job meanwhile."""
+        needed = isinstance(outcome, Lost | Broken) and outcome.restart
+        if needed and not engine.ours and not engine.resting:
+            engine.resting = True
+            rest = asyncio.create_task(self._rest(engine, job.prompt_id))
+            self._rests.add(rest)
+            rest.add_done_callback(self._rests.discard)
+
+    async def _rest(self, engine: Engine, prompt_id: str) -> None:
+        """
+        Let it rest until it says something else of the prompt that it hangs at.
+
+        A queue that moves does, and so does a restart, after which it knows no prompt.
+        One that is done with the prompt does not hang.
+        """
+        seen: type[State] | None = None
+        try:
+            async with asyncio.timeout(self._runner.limits.rest_s):
+                while seen not in (Absent, Finished):
+                    with suppress(EngineUnreachable):
+                        found = type(await engine.comfy.state(prompt_id))
+                        if seen not in (None, found):
+                            await engine.comfy.cancel(prompt_id)  # nobody wants it now
+                            return
+                        seen = found
+                    await asyncio.sleep(self._runner.limits.poll_s)
+        except TimeoutError:
+            log.warning("%s is given a job although it was ill", engine.comfy.url)
+        finally:
+            engine.resting = False
+
     async def _adopt(self, job: Job, engine: Engine) -> Outcome | Ran:
         if job.status is Status.QUEUED:  # the process died before it said so
             await self._ledger.insist(job.id, Started(now()))
         return await self._runner.run(job, engine.comfy, adopt=True)
 
     async def _home(self, job: Job, engine: Engine) -> Engine | None:
-        """Return the engine that knows this attempt, asking the slot's own first."""
-        for candidate in sorted(self._engines, key=lambda e: e is not engine):
-            with suppress(EngineUnreachable):
-                state = await candidate.comfy.state(job.prompt_id)
+        """
+        Return the engine that knows this attempt, asking the slot's own first.
+
+        One that does not answer may have it: a run is not called lost before its time.
+        """
+        limits = self._runner.limits
+        end = asyncio.get_running_loop().time() + limits.home_s
+        while True:
+            unknown = False
+            for candidate in sorted(self._engines, key=lambda e: e is not engine):
+                try:
+                    state = await candidate.comfy.state(job.prompt_id)
+                except EngineUnreachable:
+                    unknown = True
+                    continue
                 if not isinstance(state, Absent):
                     return candidate
-        return None
+            live = self._ledger.live(job.id)
+            running = live is not None and live.status is Status.RUNNING
+            if not (unknown and running) or asyncio.get_running_loop().time() > end:
+                return None
+            await asyncio.sleep(min(0.5, limits.poll_s))
 
     async def _conclude(self, job_id: str, ran: Ran, engine: Engine) -> None:
         """Finish a job whose slot has gone on to the next."""

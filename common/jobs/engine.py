@@ -14,6 +14,7 @@ class Engine(Protocol):
 
     comfy: Comfy
     ours: bool  #: a child of this process, which ends with it
+    resting: bool  #: it needs a restart, and is given no job meanwhile
 
     async def restart(self) -> None:
         """Kill and start it again; does nothing for an engine that is not ours."""

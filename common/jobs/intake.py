@@ -84,6 +84,7 @@ class Intake:
         self._choices = choices
         self._supply = supply
         self._reserved = 0
+        self._commits: set[asyncio.Task[Job]] = set()
         self._decoding = asyncio.Semaphore(DECODERS)
 
     async def _check_weights(self, request: Request) -> None:
@@ -215,12 +216,10 @@ class Intake:
                 if own:
                     uploads.append(upload)
             request = request.model_copy(update=ids).fitted(facts)
-            return await self._commit(
-                request, sent.owner, key=key, uploads=tuple(uploads)
-            )
         except BaseException:
             self._files.forget(uploads=[upload.id for upload in uploads])
             raise
+        return await self._commit(request, sent.owner, key=key, uploads=tuple(uploads))
 
     async def _resolve(
         self, value: object, field: str, owner: str
@@ -290,11 +289,17 @@ class Intake:
         uploads: tuple[Upload, ...] = (),
         earlier: str | None = None,
     ) -> Job:
+        """Commit a job; a caller who goes meanwhile does not leave it half done."""
         job_id = str(uuid.uuid4())
+        work = asyncio.create_task(
+            self._committed(job_id, request, owner, key, uploads, earlier)
+        )
+        self._commits.add(work)
+        work.add_done_callback(self._commits.discard)
         try:
-            return await self._committed(job_id, request, owner, key, uploads, earlier)
-        except BaseException:
-            self._files.forget([job_id])
+            return await asyncio.shield(work)
+        except Exception:  # of a caller who went, the sweep removes what is left
+            self._files.forget([job_id], [upload.id for upload in uploads])
             raise
 
     async def _committed(

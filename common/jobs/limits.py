@@ -19,6 +19,8 @@ class Limits:
     absent_s: float = 1.0  #: in neither of them for so long means lost
     zombie_s: float = 15.0  #: waiting in ComfyUI while nothing runs there
     cancel_s: float = 30.0  #: from asking ComfyUI to stop to stopping ComfyUI
+    home_s: float = 60.0  #: an engine that may have a job from before a restart
+    rest_s: float = 300.0  #: for one that needs a restart, which is not ours to give
 
     def silence_s(self, meter: Meter) -> float:
         """

@@ -35,7 +35,9 @@ class Run:
     told: float = 0.0  #: when the watchers last heard of progress
     untold: bool = False
     missed_since: float | None = None  #: neither in history nor in the queue
-    blind: bool = False  #: the socket was lost, so silence says nothing
+    #: nothing of this run came over the socket since it stood: silence says nothing
+    blind: bool = True
+    refusal: EngineUnreachable | None = None  #: for all we know it never arrived
     succeeded: bool = False  #: by the events; history has the last word
     #: by each output node, as the events said
     saved: dict[str, tuple[EngineFile, ...]] = field(default_factory=dict)

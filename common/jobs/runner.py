@@ -103,7 +103,6 @@ class Runner:
                 Meter.of(workflow),
                 follower,
                 workflow.repeats(self._output_title),
-                blind=adopt,
             )
             self._runs[job.id] = run
             live = self._ledger.live(job.id)
@@ -150,6 +149,7 @@ class Runner:
             return Broken(self._rejected(error, run))
         except EngineUnreachable as error:
             if error.maybe_sent:
+                run.refusal = error
                 return None  # following will tell whether it arrived
             return Postponed()
         run.heard = time.monotonic()
@@ -220,7 +220,7 @@ class Runner:
     def _note(self, run: Run, event: Event) -> None:
         """Move the meter, and tell the watchers unless they were just told."""
         run.heard = time.monotonic()
-        run.waiting_since, run.blind = None, False
+        run.waiting_since, run.blind, run.refusal = None, False, None
         run.meter = run.meter.after(event, run.heard)
         run.untold = True
         if run.heard - run.told > TELL_S:
@@ -237,11 +237,12 @@ class Runner:
             state = await run.engine.state(run.job.prompt_id)
         except EngineUnreachable:
             return await self._await_engine(run)
+        if isinstance(state, Absent):
+            return self._gone(run)
+        run.refusal = None  # it arrived after all
         match state:
             case Finished(history=history):
                 return self._verdict(run, history)
-            case Absent():
-                return self._gone(run)
             case Running():
                 run.waiting_since = run.missed_since = None
             case Queued():
@@ -277,7 +278,7 @@ class Runner:
         run.missed_since = run.missed_since or time.monotonic()
         if time.monotonic() - run.missed_since < self.limits.absent_s:
             return None
-        return Lost(lost_in_restart())
+        return Lost(_not_taken(run.refusal) if run.refusal else lost_in_restart())
 
     async def _await_engine(self, run: Run) -> Outcome | None:
         """
@@ -324,6 +325,15 @@ class Runner:
             ),
             restart=True,
         )
+
+
+def _not_taken(refusal: EngineUnreachable) -> JobError:
+    return JobError(
+        "engine_lost",
+        f"ComfyUI did not take the job: {refusal}",
+        "look at the engine's log, and whether its input folder can be written to",
+        retryable=True,
+    )
 
 
 def _texts(job: Job) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from common.api.schema import JobView
+from common.errors import StoreUnavailable
 from tests.live import both
 from tests.pictures import png
 
@@ -151,6 +152,22 @@ class TestRetry:
 
         assert status == 202
         assert (await live.finished(again["id"]))["status"] == "succeeded"
+
+    async def test_one_that_is_refused_leaves_nothing(self, live, monkeypatch):
+        """Neither its links to the files nor a job."""
+        form = aiohttp.FormData()
+        form.add_field("file", png(256, 256), filename="x.png")
+        upload = (await live.post("/uploads", data=form))[1]["id"]
+        job = await live.finished((await live.job(image=upload))["id"])
+
+        async def away(accepted):
+            raise StoreUnavailable("the job store does not answer")
+
+        monkeypatch.setattr(live.runtime.store, "add", away)
+        status, _ = await live.post(f"/jobs/{job['id']}/retry")
+
+        assert status == 503
+        assert [p.name for p in (live.runtime.data / "jobs").iterdir()] == [job["id"]]
 
     async def test_it_may_be_waited_for(self, live):
         """`Prefer: wait` works as it does for a new request."""

@@ -176,6 +176,23 @@ def test_weights_of_an_image_are_found_below_a_volume(tmp_path):
     ]
 
 
+def test_a_file_that_was_repaired_above_counts(tmp_path):
+    """By itself, and whichever it is; the others stay where they are."""
+    volume, image = folders = [tmp_path / "volume/models", tmp_path / "image/models"]
+    for models, said in ((image, "baked"), (volume, "repaired")):
+        folder = models / "diffusers" / weights.PIPELINE
+        (folder / "vae").mkdir(parents=True)
+        (folder / "vae/weights.safetensors").write_text(said)
+    (image / "diffusers" / weights.PIPELINE / "model_index.json").write_text("baked")
+    with weights.pipeline(folders) as found:
+        said = {p.name: p.read_text() for p in found.rglob("*.*")}
+
+    assert said == {"weights.safetensors": "repaired", "model_index.json": "baked"}
+    assert (volume / "diffusers" / weights.PIPELINE).is_dir()
+    with weights.pipeline([image]) as found:
+        assert found == image / "diffusers" / weights.PIPELINE
+
+
 def test_the_model_needs_a_folder_of_weights():
     """Said before anything is imported."""
     with pytest.raises(EditorMissing, match="--models"):

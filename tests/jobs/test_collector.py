@@ -6,9 +6,19 @@ from dataclasses import replace
 
 import pytest
 
+from common.comfy import EngineUnreachable
+from common.errors import NoSpace
 from common.events import EngineFile
 from common.jobs.collector import Collector
-from common.jobs.outcome import Done, Lost, Published, Spoiled, Stopped, lost_in_restart
+from common.jobs.outcome import (
+    Broken,
+    Done,
+    Lost,
+    Published,
+    Spoiled,
+    Stopped,
+    lost_in_restart,
+)
 from common.outputs import publish
 from tests.live import both
 
@@ -128,6 +138,44 @@ async def test_when_history_is_lost_the_events_are_believed(runs):
 
     assert outcome == Published(job.outputs, {"Sampler": 1.5})
     assert video(live, job).is_file()
+
+
+async def test_a_copy_that_broke_ahead_is_fetched_again(runs, monkeypatch):
+    """The film is whole in the engine: nothing is made twice for a cut connection."""
+    _, engine, collector, [(job, files), _] = runs
+    download, cut = engine.comfy.download, [True]
+
+    async def broken_once(file, dest, **limits):
+        if cut and cut.pop():
+            raise EngineUnreachable("GET /view: connection reset", maybe_sent=True)
+        await download(file, dest, **limits)
+
+    monkeypatch.setattr(engine.comfy, "download", broken_once)
+    done = Done(files, {})
+    async with collector.ahead(job, done, engine) as confirmed:
+        outcome = await confirmed(done)
+    again = await collector.collect(job, outcome, engine)
+
+    assert outcome == done
+    assert again == Published(job.outputs)
+
+
+async def test_a_full_disk_is_said_of_a_film_that_was_found(runs):
+    """Also of one that an earlier process published just before it died."""
+    live, engine, collector, [(job, files), _] = runs
+    await collector.collect(job, Done(files, {}), engine)
+
+    def full(*given, name):
+        raise NoSpace("the disk is full")
+
+    expected = live.runtime.service.request.expected
+    finder = Collector(live.runtime.files, full, lambda job: expected(job.request))
+    (live.runtime.files.job(job.id) / ".video.mp4.0.part").touch()
+    outcome = await finder.find(job)
+
+    assert isinstance(outcome, Broken)
+    assert outcome.error.code == "no_space"
+    assert [p.name for p in live.runtime.files.job(job.id).glob("*")] == ["video.mp4"]
 
 
 async def test_a_service_that_stops_leaves_no_copy_and_no_task(runs):

@@ -1,6 +1,7 @@
 import os
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +63,14 @@ def test_a_sweep_removes_old_orphans_only(files):
     assert files.job(JOB).exists()
     assert files.job(young).exists()
     assert not files.job(orphan).exists()
+
+
+def test_a_sweep_survives_what_vanishes(files, monkeypatch):
+    """A file on its way is renamed between being listed and being looked at."""
+    stray = files.incoming()
+    stray.touch()
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda f: [f / "vanished", *listed(f)])
+
+    assert files.sweep(set(), set(), older_than_s=-60) == 1
+    assert not stray.exists()

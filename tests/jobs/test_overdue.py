@@ -15,6 +15,25 @@ async def test_a_silent_sampler_is_stopped(tmp_path):
         assert stalled["error"]["hint"]
 
 
+async def test_a_silent_socket_is_no_stuck_run(tmp_path):
+    """What the queue says runs is left to run, however long nothing is heard."""
+    limits = {**QUICK, "load_s": 0.3}
+    async with both(tmp_path, speed=3, limits=limits) as live:
+        await live.fault(mute_socket=True)
+        done = await live.finished((await live.job(steps=4))["id"])
+
+        assert (done["status"], done["attempt"]) == ("succeeded", 1)
+
+
+async def test_a_stuck_run_behind_a_silent_socket_has_an_end(tmp_path):
+    """Nobody can say that it is stuck, and its time is bounded all the same."""
+    async with both(tmp_path, limits={**QUICK, "job_s": 1.0}) as live:
+        await live.fault(mute_socket=True, hang_at_node="KSampler")
+        stuck = await live.finished((await live.job())["id"])
+
+        assert stuck["error"]["code"] == "timeout"
+
+
 async def test_a_dead_worker_is_noticed(tmp_path):
     """Prompts taken and none run: said by name after the last attempt."""
     async with both(tmp_path, limits=QUICK, max_attempts=1) as live:

@@ -7,7 +7,7 @@ import pytest
 from common.job import JobError, Started, Status
 from common.jobs.bus import Bus
 from common.jobs.ledger import Ledger
-from common.jobs.outcome import Broken, Lost
+from common.jobs.outcome import Broken, Lost, Published, Spoiled, Stopped
 from common.jobs.queue import Waiting
 from common.jobs.settlement import Settlement
 from common.jobs.store import Store
@@ -42,11 +42,11 @@ class Process:
             self.ledger, self.waiting, None, max_attempts, supply
         )
 
-    async def attempt(self, job_id, outcome):
+    async def attempt(self, job_id, outcome, engine=None):
         """Have a job taken, and its attempt end so."""
         assert self.waiting.remove(job_id)
         await self.ledger.change(job_id, Started(AT))
-        await self.settlement.settle(job_id, outcome, Mock())
+        await self.settlement.settle(job_id, outcome, engine or Mock())
         return await self.ledger.get(job_id, "")
 
 
@@ -124,6 +124,30 @@ async def test_what_nobody_can_mend_fails_at_once(store, supply, code):
     job = await process.attempt(job_id, broken(code))
 
     assert (job.status, job.attempt) == (Status.FAILED, 1)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        LOST,
+        broken("internal"),
+        Spoiled(JobError("bad_output", "it is cut")),
+        Stopped(),
+        Published(()),
+    ],
+    ids=lambda outcome: type(outcome).__name__,
+)
+async def test_what_a_run_left_in_the_engine_goes(store, outcome):
+    """However it ended, and by the id of its own prompt."""
+    process = Process(store, None)
+    job_id = await begun(process)
+    await process.attempt(job_id, LOST)
+    prompt_id = process.ledger.live(job_id).prompt_id
+    engine = Mock()
+    await process.attempt(job_id, outcome, engine)
+
+    engine.tidy.assert_called_once_with(prompt_id)
+    assert prompt_id != job_id
 
 
 async def test_a_fault_after_a_mending_has_the_attempts_that_are_left(store):

@@ -144,13 +144,14 @@ class QwenEditor:
         transformer = self._transformer(self._models)
         cuda = torch.cuda.is_available()
         try:
-            pipeline = QwenImageEditPlusPipeline.from_pretrained(
-                str(weights.pipeline_folder(self._models)),
-                transformer=transformer,
-                scheduler=FlowMatchEulerDiscreteScheduler.from_config(SCHEDULER),
-                torch_dtype=torch.bfloat16 if cuda else torch.float32,
-                local_files_only=True,
-            )
+            with weights.pipeline(self._models) as folder:
+                pipeline = QwenImageEditPlusPipeline.from_pretrained(
+                    str(folder),
+                    transformer=transformer,
+                    scheduler=FlowMatchEulerDiscreteScheduler.from_config(SCHEDULER),
+                    torch_dtype=torch.bfloat16 if cuda else torch.float32,
+                    local_files_only=True,
+                )
         except OSError as error:
             if error.errno in (None, errno.ENOENT):  # theirs has no number
                 raise WeightsMissing(str(error)) from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from common.engine.editors import EditorMissing
@@ -77,6 +79,30 @@ def pipeline_folder(models: Sequence[Path]) -> Path:
     places = [folder / place for folder in models for place in _PIPELINES]
     there = (one for one in places if (one / "model_index.json").is_file())
     return next(there, places[0])
+
+
+@contextmanager
+def pipeline(models: Sequence[Path]) -> Iterator[Path]:
+    """
+    Lend a folder with the pipeline's files, as long as it takes to load them.
+
+    A file that is broken in one models folder is repaired in another, by itself: where
+    several have the pipeline it is a folder of links, to the first of each file.
+    """
+    first = pipeline_folder(models)
+    place = next(p for m in models for p in _PIPELINES if m / p == first)
+    layers = [folder / place for folder in models if (folder / place).is_dir()]
+    if len(layers) < 2:
+        yield first
+        return
+    with TemporaryDirectory(prefix="wan-pipeline-") as made:
+        for layer in layers:
+            for file in layer.rglob("*"):
+                link = Path(made) / file.relative_to(layer)
+                if file.is_file() and not link.exists():
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.symlink_to(file.resolve())
+        yield Path(made)
 
 
 def transformer_path(models: Sequence[Path], kind: Precision) -> Path:
