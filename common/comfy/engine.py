@@ -8,7 +8,6 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 from urllib.parse import quote
 
 import aiohttp
@@ -270,22 +269,14 @@ _TOO_OLD = NodeError(
 
 async def _copy(response: aiohttp.ClientResponse, dest: Path, max_bytes: int) -> None:
     size = 0
-    with contextlib.ExitStack() as stack:
-        content: IO[bytes] | None = None
-
-        def write(chunk: bytes) -> int:
-            nonlocal content
-            content = content or stack.enter_context(dest.open("wb"))
-            return content.write(chunk)
-
+    # Opened here and not in a thread, which would leave it open after a cancel.
+    with dest.open("wb") as content:
         if (response.content_length or 0) <= max_bytes:
             async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-                size += await asyncio.to_thread(write, chunk)
+                size += await asyncio.to_thread(content.write, chunk)
                 if size > max_bytes:
                     break
             else:
-                if not size:
-                    await asyncio.to_thread(write, b"")  # an empty file is a file
                 return
     raise OutputTooLarge(f"the output has over {max_bytes} bytes")
 

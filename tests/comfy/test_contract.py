@@ -5,6 +5,7 @@ WAN_TEST_COMFYUI=http://127.0.0.1:8188 pytest -m comfyui runs the same tests the
 need no model.
 """
 
+import asyncio
 import os
 import uuid
 
@@ -153,6 +154,29 @@ async def test_files(comfy, tmp_path):
 
     await comfy.download(EngineFile(filename, subfolder, "input"), dest, max_bytes=9999)
     assert dest.read_bytes() == path.read_bytes()
+
+
+async def test_a_download_that_is_canceled_leaves_nothing(comfy, tmp_path):
+    """At whatever moment: no file is there, and none is open."""
+    path = tmp_path / "in.png"
+    Image.effect_noise((512, 512), 64).save(path)
+    name = await comfy.upload(path, "in.png", f"tests/{uuid.uuid4()}")
+    subfolder, _, filename = name.rpartition("/")
+    file = EngineFile(filename, subfolder, "input")
+    dest = tmp_path / "out"
+
+    for moment in range(40):
+        task = asyncio.create_task(comfy.download(file, dest, max_bytes=10**7))
+        for _ in range(moment):
+            await asyncio.sleep(0.0005)
+            if dest.exists():
+                break
+        task.cancel()
+        await asyncio.wait({task})
+        if task.cancelled():
+            assert not dest.exists()
+    await asyncio.sleep(0.05)  # what a thread may still do
+    assert not dest.exists() or not task.cancelled()
 
 
 async def test_upload_names(comfy, tmp_path):
